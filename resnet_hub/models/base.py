@@ -1,0 +1,188 @@
+"""What both families share: the shortcut rule, the stages, the network around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath, calculate_drop_path_rates, create_act_layer, create_classifier, get_norm_layer
+from timm.models import checkpoint_seq
+from torch import Tensor, nn
+
+from .timm_api import TimmModel
+
+
+class Architecture(NamedTuple):
+    """A row of a family's table."""
+
+    block: str  #: a key of the family's `blocks`
+    layers: tuple[int, ...]  #: residual blocks in each stage
+    widths: tuple[int, ...]  #: base width of each stage; a bottleneck's output is four times as wide
+    params: int  #: parameters with 10 classes and 3 input channels
+    paper: str
+    args: dict[str, Any] = {}  #: further arguments of the network
+
+    def model_args(self) -> dict[str, Any]:
+        return {'block': self.block, 'layers': self.layers, 'widths': self.widths, **self.args}
+
+
+class PadShortcut(nn.Module):
+    """Option A of He et al. 2015, §4.2: subsample, then zero channels on both sides alike; no parameters."""
+
+    def __init__(self, in_chs: int, out_chs: int, stride: int) -> None:
+        super().__init__()
+        if out_chs < in_chs:
+            raise ValueError(f"shortcut_type 'A' cannot narrow a stage from {in_chs} to {out_chs} channels; use 'B'")
+        before = (out_chs - in_chs) // 2
+        self.stride = stride
+        self.pad = (0, 0, 0, 0, before, out_chs - in_chs - before)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], self.pad)
+
+    def extra_repr(self) -> str:
+        return f'stride={self.stride}, pad={self.pad[4:]}'
+
+
+class LayerMaker(NamedTuple):
+    """Makes the layers of a network from its choices of shortcut, activation, norm, device and dtype."""
+
+    shortcut_type: str
+    act_layer: Any
+    norm_layer: Callable[..., nn.Module]
+    dd: dict[str, Any]
+
+    def conv3x3(self, in_chs: int, out_chs: int, stride: int = 1) -> nn.Module:
+        return nn.Conv2d(in_chs, out_chs, 3, stride, padding=1, bias=False, **self.dd)
+
+    def conv1x1(self, in_chs: int, out_chs: int, stride: int = 1) -> nn.Module:
+        return nn.Conv2d(in_chs, out_chs, 1, stride, bias=False, **self.dd)
+
+    def norm(self, chs: int) -> nn.Module:
+        return self.norm_layer(chs, **self.dd)
+
+    def act(self, inplace: bool = True) -> nn.Module:
+        return create_act_layer(self.act_layer, inplace=inplace)
+
+    def drop_path(self, rate: float) -> nn.Module:
+        return DropPath(rate) if rate else nn.Identity()
+
+    def shortcut(self, in_chs: int, out_chs: int, stride: int, norm: bool) -> nn.Module:
+        """The one shortcut rule: identity where stride is 1 and the width stays, else option A or B.
+
+        Option B is a 1×1 convolution, followed by a norm (V1) or alone (V2).
+        """
+        if stride == 1 and in_chs == out_chs:
+            return nn.Identity()
+        if self.shortcut_type == 'A':
+            return PadShortcut(in_chs, out_chs, stride)
+        return nn.Sequential(self.conv1x1(in_chs, out_chs, stride), *([self.norm(out_chs)] if norm else []))
+
+
+class ResidualNet(TimmModel):
+    """3×3 stem, three or four stages with strides 1, 2, 2(, 2), global pooling, a linear classifier.
+
+    Maps images (N, in_chans, H, W), H and W at least 8, to logits (N, num_classes).
+
+    Args:
+        block: 'basic' or 'bottleneck'.
+        layers, widths: residual blocks and base width of each stage, three or four stages.
+        stem_width: output channels of the stem; None: `widths[0]`.
+        num_classes: 0 leaves the pooled features (N, C).
+        global_pool: any pooling of timm's; '' with num_classes=0 leaves the feature map (N, C, H, W).
+        drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth of the last block, growing linearly from 0.
+        act_layer, norm_layer: any that timm knows, by name or as a class.
+        shortcut_type: 'B', projections where the shape changes, or 'A', zero padding without parameters.
+        zero_init_last: start every residual branch at zero.
+        stem_norm, final_norm: norm and activation before and after the stages; a family's own choice.
+
+    Raises:
+        ValueError: an unknown block or shortcut type, or layers and widths that do not fit each other.
+    """
+
+    blocks: ClassVar[dict[str, Any]]
+
+    def __init__(
+        self,
+        block: str,
+        layers: tuple[int, ...],
+        widths: tuple[int, ...],
+        stem_width: int | None = None,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        global_pool: str = 'avg',
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        act_layer: str | type[nn.Module] = nn.ReLU,
+        norm_layer: str | type[nn.Module] = nn.BatchNorm2d,
+        shortcut_type: str = 'B',
+        zero_init_last: bool = True,
+        stem_norm: bool = True,
+        final_norm: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if block not in self.blocks:
+            raise ValueError(f'block must be one of {", ".join(map(repr, self.blocks))}, not {block!r}')
+        if shortcut_type not in ('A', 'B'):
+            raise ValueError(f"shortcut_type must be 'A' or 'B', not {shortcut_type!r}")
+        if len(layers) != len(widths) or len(layers) not in (3, 4) or min(layers) < 1:
+            raise ValueError(f'three or four stages of at least one block each, not layers={layers}, widths={widths}')
+        make = LayerMaker(shortcut_type, act_layer, get_norm_layer(norm_layer), {'device': device, 'dtype': dtype})
+        chs = stem_width or widths[0]
+        self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
+        self.grad_checkpointing = False
+
+        self.conv1 = make.conv3x3(in_chans, chs)
+        self.bn1 = make.norm(chs) if stem_norm else nn.Identity()
+        self.act1 = make.act() if stem_norm else nn.Identity()
+        self.feature_info = [{'num_chs': chs, 'reduction': 1, 'module': 'act1'}]
+        drop_paths = iter(calculate_drop_path_rates(drop_path_rate, sum(layers)))
+        for i, width in enumerate(widths):
+            stage = nn.Sequential()
+            for j in range(layers[i]):
+                stride = 2 if i > 0 and j == 0 else 1
+                stage.append(self.blocks[block](chs, width, stride, next(drop_paths), make))
+                chs = width * self.blocks[block].expansion
+            self.add_module(f'layer{i + 1}', stage)
+            self.feature_info.append({'num_chs': chs, 'reduction': 2**i, 'module': f'layer{i + 1}'})
+        self.norm = make.norm(chs) if final_norm else nn.Identity()
+        self.act = make.act() if final_norm else nn.Identity()
+        self.num_features = chs
+        self.global_pool, self.fc = create_classifier(chs, num_classes, global_pool, **make.dd)
+        self.head_hidden_size = chs * self.global_pool.feat_mult()
+        self.init_weights(zero_init_last)
+
+    @torch.jit.ignore
+    def init_weights(self, zero_init_last: bool = True) -> None:
+        """Convolutions from N(0, 2 / fan-out), the last layer of every branch zero; tensors on meta are left alone."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
+                nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+        for module in self.modules():
+            last = getattr(module, getattr(module, 'last', ''), None)  # a block names its branch's last layer
+            if zero_init_last and getattr(last, 'weight', None) is not None:
+                nn.init.zeros_(last.weight)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) to the last feature map, after the final norm where there is one."""
+        x = self.act1(self.bn1(self.conv1(x)))
+        if self.grad_checkpointing and not torch.jit.is_scripting():
+            x = checkpoint_seq(self._stages(), x, flatten=True)
+        else:
+            x = self.layer3(self.layer2(self.layer1(x)))
+            if hasattr(self, 'layer4'):  # decided when TorchScript compiles; it knows no loop over names
+                x = self.layer4(x)
+        return self.act(self.norm(x))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Feature map to logits (N, num_classes), or with `pre_logits` to the pooled features (N, C)."""
+        x = F.dropout(self.global_pool(x), self.drop_rate, self.training)
+        return x if pre_logits else self.fc(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
