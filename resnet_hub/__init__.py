@@ -1,1 +1,60 @@
+"""CIFAR-style ResNets for timm and torch.hub, with weights.
 
+Importing this package makes sure that timm has the models; the public names are imported at first use, so that the
+import itself stays light.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import _autoload
+
+if TYPE_CHECKING:
+    from .errors import InputError, MissingExtraError, ResnetHubError
+    from .evaluation import Metrics, evaluate
+    from .models import CifarResNet, PreActResNet
+    from .prediction import Prediction, predict
+    from .training import Recipe, train
+
+_PUBLIC = {
+    'CifarResNet': 'models',
+    'PreActResNet': 'models',
+    'Recipe': 'training',
+    'train': 'training',
+    'Metrics': 'evaluation',
+    'evaluate': 'evaluation',
+    'Prediction': 'prediction',
+    'predict': 'prediction',
+    'ResnetHubError': 'errors',
+    'InputError': 'errors',
+    'MissingExtraError': 'errors',
+}
+__all__ = [
+    'CifarResNet',
+    'InputError',
+    'Metrics',
+    'MissingExtraError',
+    'PreActResNet',
+    'Prediction',
+    'Recipe',
+    'ResnetHubError',
+    'evaluate',
+    'predict',
+    'train',
+]
+__version__ = '0.1.0'
+
+_autoload.install()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from importlib import import_module
+
+    return getattr(import_module(f'.{_PUBLIC[name]}', __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

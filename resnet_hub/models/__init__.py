@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from .base import Architecture
+from . import cifar_resnet, preact_resnet
+from .base import Architecture, ResidualNet
 from .cifar_resnet import CifarResNet
 from .preact_resnet import PreActResNet
 
-__all__ = ['Architecture', 'CifarResNet', 'PreActResNet']
+__all__ = ['ARCHITECTURES', 'Architecture', 'CifarResNet', 'PreActResNet', 'ResidualNet']
+
+#: every architecture: its network and its row
+ARCHITECTURES: dict[str, tuple[type[ResidualNet], Architecture]] = {
+    **{name: (CifarResNet, row) for name, row in cifar_resnet.ARCHITECTURES.items()},
+    **{name: (PreActResNet, row) for name, row in preact_resnet.ARCHITECTURES.items()},
+}

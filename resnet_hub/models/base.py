@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ class Architecture(NamedTuple):
     widths: tuple[int, ...]  #: base width of each stage; a bottleneck's output is four times as wide
     params: int  #: parameters with 10 classes and 3 input channels
     paper: str
-    args: dict[str, Any] = {}  #: further arguments of the network
+    args: Mapping[str, Any] = MappingProxyType({})  #: further arguments of the network
 
     def model_args(self) -> dict[str, Any]:
         return {'block': self.block, 'layers': self.layers, 'widths': self.widths, **self.args}

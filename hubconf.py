@@ -1,0 +1,8 @@
+"""torch.hub entrypoints: torch.hub.load('org/repo', 'cifar_resnet20', pretrained=True, trust_repo=True)."""
+
+from resnet_hub.models import ARCHITECTURES as _ARCHITECTURES
+from resnet_hub.registry import hub_entrypoint as _hub_entrypoint
+
+dependencies = ['torch', 'timm', 'huggingface_hub', 'safetensors']
+
+globals().update({_name: _hub_entrypoint(_name) for _name in _ARCHITECTURES})

@@ -1,0 +1,1 @@
+"""Any file in the wild to safetensors + config.json."""

@@ -1,0 +1,122 @@
+"""A model folder: model.safetensors and config.json, in the form that timm and transformers both read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from ..models import ARCHITECTURES
+from ..models.timm_api import make_pretrained_cfg
+
+WEIGHTS_FILE = 'model.safetensors'
+CONFIG_FILE = 'config.json'
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends, and vanishes if the block fails."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
+    os.close(handle)
+    try:
+        yield Path(name)
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def digest(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else _digest(file)
+
+
+def _digest(file: Any) -> str:
+    sha = hashlib.sha256()
+    while block := file.read(1 << 20):
+        sha.update(block)
+    return sha.hexdigest()
+
+
+def halve(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Half precision for convolutions and classifier; norms, biases and counters stay as they are."""
+    return {k: v.half() if v.ndim > 1 and v.is_floating_point() else v for k, v in state_dict.items()}
+
+
+def encode(state_dict: Mapping[str, Tensor]) -> bytes:
+    """The safetensors file of a state dict: the same tensors give the same bytes.
+
+    The only metadata is the format, since several entries would come out in random order.
+    """
+    return save({k: v.detach().cpu().contiguous() for k, v in state_dict.items()}, metadata={'format': 'pt'})
+
+
+def make_config(
+    architecture: str,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    num_classes: int,
+    in_chans: int = 3,
+    label_names: Sequence[str] | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
+    **provenance: Any,
+) -> dict[str, Any]:
+    """config.json of a network.
+
+    `num_classes` and `label_names` stand at the root alone: transformers reads them only there, and fails on
+    `num_classes` among the model arguments. `provenance` (digests, recipe, source) stands at the root too, where
+    timm ignores what it does not know.
+    """
+    cls, row = ARCHITECTURES[architecture]
+    model_args = dict(model_args or {})
+    cfg = make_pretrained_cfg(
+        len(model_args.get('layers', row.layers)), tuple(mean), tuple(std), num_classes=num_classes
+    )
+    cfg['input_size'] = (in_chans, 32, 32)
+    if in_chans != 3:
+        model_args['in_chans'] = in_chans
+    config = {
+        'architecture': architecture,
+        'num_classes': num_classes,
+        'num_features': model_args.get('widths', row.widths)[-1]
+        * cls.blocks[model_args.get('block', row.block)].expansion,
+        'global_pool': 'avg',
+        'dtype': str(dtype).removeprefix('torch.'),
+    }
+    if label_names:
+        config['label_names'] = list(label_names)
+    if model_args:
+        config['model_args'] = model_args
+    return {**config, 'pretrained_cfg': cfg, **provenance}
+
+
+def write_folder(folder: str | Path, state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> Path:
+    """Write model.safetensors and config.json, each whole or not at all; config.json gets the weights' digest."""
+    folder = Path(folder)
+    weights = encode(state_dict)
+    with replacing(folder / WEIGHTS_FILE) as path:
+        path.write_bytes(weights)
+    config = {**config, 'sha256': hashlib.sha256(weights).hexdigest()}
+    with replacing(folder / CONFIG_FILE) as path:
+        path.write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
+    return folder

@@ -1,0 +1,167 @@
+"""Labelled images as one tensor, and random batches of them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .datasets import DATASETS, Dataset, Triple
+from .errors import InputError, MissingExtraError
+
+
+@dataclass(frozen=True)
+class Images:
+    """A split in memory, on any device."""
+
+    pixels: Tensor  #: uint8 (N, H, W, 3)
+    labels: Tensor  #: int64 (N,)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: Tensor | slice) -> Images:
+        return Images(self.pixels[index], self.labels[index])
+
+    def to(self, device: torch.device | str) -> Images:
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+
+def find_dataset(name: str) -> Dataset:
+    """The row of a data set.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in DATASETS:
+        raise InputError(f'unknown data set {name!r}: use one of {", ".join(DATASETS)}')
+    return DATASETS[name]
+
+
+def load_images(name: str, split: str, folder: str | Path | None = None) -> Images:
+    """Read a split, decoding every image once.
+
+    Args:
+        name: data set ('cifar10', 'cifar100').
+        split: 'train' or 'test'.
+        folder: holds {split}-*.parquet in the schema of the Hub's data set, directly, in a folder `name`, or below;
+            None fetches them from the Hub.
+
+    Raises:
+        InputError: no such files, or they are of another data set.
+        MissingExtraError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise MissingExtraError('pyarrow', 'train') from None
+    import numpy as np
+    from PIL import Image
+    from tqdm.auto import tqdm
+
+    dataset = find_dataset(name)
+    files = _parquet_files(name, dataset, split, folder)
+    pixels, labels = [], []
+    with tqdm(desc=f'{name} {split}', unit=' images', leave=False, delay=1) as bar:
+        for file in files:
+            columns = pq.read_schema(file).names
+            if dataset.image not in columns or dataset.label not in columns:
+                raise InputError(
+                    f'{file} is not {name}: its columns are {", ".join(columns)}, not {dataset.image}, {dataset.label}'
+                )
+            for batch in pq.ParquetFile(file).iter_batches(1024, columns=[dataset.image, dataset.label]):
+                encoded = batch.column(0).field('bytes').to_pylist()
+                pixels += [np.asarray(Image.open(io.BytesIO(item)).convert('RGB')) for item in encoded]
+                labels += batch.column(1).to_pylist()
+                bar.update(len(encoded))
+    images = Images(torch.from_numpy(np.stack(pixels)), torch.tensor(labels))
+    if not 0 <= int(images.labels.min()) <= int(images.labels.max()) < len(dataset.classes):
+        raise InputError(f'{files[0].parent}: labels outside 0 … {len(dataset.classes) - 1}; this is not {name}')
+    return images
+
+
+def _parquet_files(name: str, dataset: Dataset, split: str, folder: str | Path | None) -> list[Path]:
+    pattern = f'{split}-*.parquet'
+    if folder is None:
+        from huggingface_hub import snapshot_download
+
+        folder = snapshot_download(dataset.repo, repo_type='dataset', allow_patterns=f'*{pattern}')
+        return sorted(Path(folder).rglob(pattern))
+    folder = Path(folder)
+    for files in (sorted(folder.glob(pattern)), sorted((folder / name).rglob(pattern)), sorted(folder.rglob(pattern))):
+        if files:
+            return files
+    raise InputError(
+        f'no {pattern} in {folder}: expected the parquet files of https://huggingface.co/datasets/{dataset.repo}'
+    )
+
+
+def normalise(pixels: Tensor, mean: Triple, std: Triple) -> Tensor:
+    """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in channels_last order: (x / 255 - mean) / std."""
+    scale = torch.tensor(std, device=pixels.device) * 255
+    shift = torch.tensor(mean, device=pixels.device) * 255
+    return ((pixels.float() - shift) / scale).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a training image; He et al. 2015, §4.2: pad 4, crop, flip."""
+
+    crop: int = 4  #: pixels padded on every side before the random crop
+    padding: str = 'reflect'  #: 'reflect' or 'zeros'
+    flip: bool = True
+    cutout: int = 0  #: side of a square set to the mean (DeVries & Taylor 2017), in pixels
+
+    def __post_init__(self) -> None:
+        if self.padding not in ('reflect', 'zeros'):
+            raise InputError(f"padding must be 'reflect' or 'zeros', not {self.padding!r}")
+
+    def crops(self, pixels: Tensor, index: Tensor, generator: torch.Generator) -> Tensor:
+        """Randomly cropped and flipped copies of `pixels[index]`, uint8 (B, H, W, 3), by one gather.
+
+        Draws from `generator`, on the CPU, so that every device sees the same images.
+        """
+        count, (height, width) = len(index), pixels.shape[1:3]
+        shift = torch.randint(-self.crop, self.crop + 1, (2, count, 1), generator=generator)
+        mirrored = (torch.rand(count, 1, generator=generator) < 0.5) & self.flip
+        rows = torch.arange(height) + shift[0]
+        columns = torch.arange(width) + shift[1]
+        columns = torch.where(mirrored, width - 1 - columns, columns)
+        inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+        rows = (height - 1) - ((height - 1) - rows.abs()).abs()
+        columns = (width - 1) - ((width - 1) - columns.abs()).abs()
+        index, rows, columns, inside = (t.to(pixels.device) for t in (index, rows, columns, inside))
+        out = pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return out if self.padding == 'reflect' else out * inside[..., None]
+
+    def cut_out(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Zero a square of side `cutout` around a random pixel of each image (N, C, H, W)."""
+        if not self.cutout:
+            return x
+        height, width = x.shape[2:]
+        centre = torch.rand(2, len(x), 1, generator=generator) * torch.tensor([height, width])[:, None, None]
+        top_left = (centre.floor() - self.cutout // 2).long()
+        inside = [
+            (torch.arange(n) >= t) & (torch.arange(n) < t + self.cutout) for n, t in zip((height, width), top_left)
+        ]
+        hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+        return x.masked_fill(hole.to(x.device), 0)
+
+
+def training_batches(
+    images: Images, batch_size: int, augmentation: Augmentation, mean: Triple, std: Triple, seed: int, epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """An epoch of full random batches: float32 (B, 3, H, W), int64 (B,).
+
+    Everything random follows from `seed` and `epoch`, so an epoch that is begun again is the same epoch.
+    """
+    generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
+    order = torch.randperm(len(images), generator=generator)
+    for index in order.split(batch_size):
+        if len(index) == batch_size:
+            x = normalise(augmentation.crops(images.pixels, index, generator), mean, std)
+            yield augmentation.cut_out(x, generator), images.labels[index.to(images.labels.device)]

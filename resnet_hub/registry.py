@@ -1,0 +1,155 @@
+"""From the tables to timm's registry and to torch.hub's entrypoints."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, register_model
+from timm.models._builder import resolve_pretrained_cfg
+from timm.models._input import update_model_args
+from timm.models._pretrained import PretrainedCfg
+from torch import nn
+
+from .datasets import DATASETS
+from .errors import InputError
+from .models import ARCHITECTURES
+from .models.timm_api import make_pretrained_cfg
+from .weights.catalog import WEIGHTS, Weights, tags
+from .weights.fetch import local_file
+
+_logger = logging.getLogger(__name__)
+_DEFAULT_DATASET = DATASETS['cifar10']
+
+
+def register() -> None:
+    """Make every architecture and every weight known to timm; what timm has under such a name already, stays."""
+    for name, (cls, _) in ARCHITECTURES.items():
+        if is_model(name):
+            _logger.debug('timm has a model %s already', name)
+            continue
+        module = sys.modules[cls.__module__]  # timm groups models by the module of their entrypoint
+        module.__dict__.setdefault('default_cfgs', {}).update(generate_default_cfgs(_default_cfgs(name)))
+        entrypoint = _timm_entrypoint(name)
+        setattr(module, name, entrypoint)
+        register_model(entrypoint)
+
+
+def _default_cfgs(name: str) -> dict[str, dict[str, Any]]:
+    """timm's pretrained cfgs of an architecture by 'architecture.tag', or the one without weights."""
+    _, row = ARCHITECTURES[name]
+    common = {'paper_ids': row.paper.replace('https://arxiv.org/abs/', 'arXiv:'), 'origin_url': row.paper}
+
+    def cfg(mean: Any, std: Any, **fields: Any) -> dict[str, Any]:
+        return make_pretrained_cfg(len(row.layers), mean, std, **common, **fields)
+
+    with_weights = {
+        f'{name}.{tag}': cfg(
+            weights.mean or weights.data.mean,
+            weights.std or weights.data.std,
+            num_classes=len(weights.data.classes),
+            label_names=weights.data.classes,
+            license=weights.license,
+            file=str(local_file(f'{name}.{tag}')),
+        )
+        for tag, weights in ((tag, WEIGHTS[f'{name}.{tag}']) for tag in tags(name))
+    }
+    return with_weights or {name: cfg(_DEFAULT_DATASET.mean, _DEFAULT_DATASET.std, num_classes=10)}
+
+
+def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
+    def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        return _create(name, pretrained, **kwargs)
+
+    entrypoint.__name__ = entrypoint.__qualname__ = name
+    entrypoint.__module__ = ARCHITECTURES[name][0].__module__
+    entrypoint.__doc__ = _describe(name)
+    return entrypoint
+
+
+def _create(
+    name: str,
+    pretrained: bool,
+    pretrained_cfg: Any = None,
+    pretrained_cfg_overlay: dict[str, Any] | None = None,
+    device: Any = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """Build a network, and fill it if `pretrained`, on timm's own path.
+
+    With weights the network is built on the meta device and takes the tensors of the file over (`load_state_dict`):
+    nothing is initialised or copied in vain.
+    """
+    cls, row = ARCHITECTURES[name]
+    cfg = resolve_pretrained_cfg(name, pretrained_cfg, pretrained_cfg_overlay)
+    weights = _catalog_row(name, cfg)
+    model_args = {**(weights.model_args if weights else {}), **kwargs}
+
+    def build(**args: Any) -> nn.Module:
+        return cls(**{**row.model_args(), **args}, device='meta' if pretrained else device)
+
+    stages = len(model_args.get('layers', row.layers))
+    model = build_model_with_cfg(
+        build,
+        name,
+        pretrained,
+        pretrained_cfg=cfg.to_dict(),
+        feature_cfg={'out_indices': tuple(range(stages + 1))},
+        **model_args,
+    )
+    if weights and weights.model_args:
+        update_model_args(model, **weights.model_args)  # so that timm's own export writes them
+    return model.to(torch.get_default_device() if device is None else device) if pretrained else model
+
+
+def _catalog_row(name: str, cfg: PretrainedCfg) -> Weights | None:
+    """The row that a resolved cfg stands for; a Hub repository or a folder speaks for itself."""
+    return None if cfg.source in ('hf-hub', 'local-dir') else WEIGHTS.get(f'{name}.{cfg.tag}')
+
+
+def hub_entrypoint(name: str) -> Callable[..., nn.Module]:
+    """torch.hub's entrypoint of an architecture."""
+
+    def entrypoint(pretrained: bool | str = False, **kwargs: Any) -> nn.Module:
+        import timm
+
+        if not isinstance(pretrained, str):
+            return timm.create_model(name, pretrained=pretrained, **kwargs)
+        if pretrained not in tags(name):
+            known = ', '.join(map(repr, tags(name))) or 'none yet'
+            raise InputError(f'{name} has no weights {pretrained!r}; known: {known}')
+        return timm.create_model(f'{name}.{pretrained}', pretrained=True, **kwargs)
+
+    entrypoint.__name__ = entrypoint.__qualname__ = name
+    entrypoint.__doc__ = _describe(name)
+    return entrypoint
+
+
+def _describe(name: str) -> str:
+    cls, row = ARCHITECTURES[name]
+    weights = '\n'.join(
+        f'    {tag!r}: {WEIGHTS[f"{name}.{tag}"].top1:.2f} % top-1 on {WEIGHTS[f"{name}.{tag}"].dataset}'
+        for tag in tags(name)
+    )
+    return f"""{name}: {cls.__name__} for 32×32 images, {row.params:,} parameters with 10 classes.
+
+{sum(row.layers)} {row.block} blocks, {' + '.join(map(str, row.layers))}, of base widths {', '.join(map(str, row.widths))}.
+Paper: {row.paper}
+
+Args:
+    pretrained: False for random weights, True for the default ones; torch.hub also takes the tag of any weights.
+    num_classes: 10 by default; another number gives a fresh classifier, 0 the pooled features.
+    in_chans, global_pool, drop_rate, drop_path_rate, act_layer, norm_layer, zero_init_last, features_only, device,
+        dtype: as in timm.
+    shortcut_type: 'B' (projections) or 'A' (zero padding).{_FINAL_NORM_HELP if cls.__name__.startswith('PreAct') else ''}
+
+Weights:
+{weights or '    none yet'}
+"""
+
+
+_FINAL_NORM_HELP = """
+    final_norm: norm and activation after the last block."""

@@ -1,0 +1,279 @@
+"""Training: the data in memory, augmentation on the batch, one flat loop, and a resume that changes nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .checkpoints.folder import halve, make_config, replacing, write_folder
+from .data import Augmentation, Images, find_dataset, load_images, training_batches
+from .errors import InputError, ResnetHubError
+from .evaluation import evaluate
+
+_logger = logging.getLogger(__name__)
+CHECKPOINT_FILE = 'checkpoint.pt'
+HISTORY_FILE = 'history.csv'
+CURVES_FILE = 'curves.png'
+RECIPE_FILE = 'recipe.toml'
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights, apart from the machine's rounding; a TOML file holds the same fields."""
+
+    model: str = 'cifar_resnet20'  #: any model that timm can create
+    dataset: str = 'cifar10'  #: 'cifar10' or 'cifar100'
+    epochs: int = 40
+    batch_size: int = 128
+    opt: str = 'sgd'  #: any of timm's optimisers; 'sgd' has Nesterov momentum
+    lr: float = 0.1  #: peak learning rate
+    momentum: float = 0.9
+    weight_decay: float = 5e-4  #: not applied to norms and biases
+    warmup_epochs: int = 2  #: linear, then cosine to 0
+    label_smoothing: float = 0.0
+    ema_decay: float = 0.0  #: moving average of the weights; 0 for none
+    drop_path_rate: float = 0.0  #: stochastic depth
+    crop: int = 4  #: pixels of padding before the random crop
+    padding: str = 'reflect'  #: 'reflect' or 'zeros'
+    flip: bool = True
+    cutout: int = 0  #: side of the square cut out of a training image
+    holdout: int = 0  #: training images kept aside to choose hyper-parameters on
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ('epochs', 'batch_size'):
+            if getattr(self, name) < 1:
+                raise InputError(f'{name} must be at least 1, not {getattr(self, name)}')
+        if self.holdout < 0 or not 0 <= self.ema_decay < 1:
+            raise InputError('holdout must not be negative, and ema_decay at least 0 and below 1')
+
+    @classmethod
+    def from_toml(cls, text: str, where: str, **overrides: Any) -> Recipe:
+        """Parse a recipe; `overrides` win over its fields.
+
+        Raises:
+            InputError: not TOML, or a field that is unknown or of the wrong type.
+        """
+        try:
+            import tomllib
+        except ModuleNotFoundError:  # Python 3.10
+            import tomli as tomllib  # type: ignore[no-redef]
+        try:
+            values = {**tomllib.loads(text), **overrides}
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f'{where} is not TOML: {error}') from None
+        known = {field.name: field for field in fields(cls)}
+        for name, value in values.items():
+            if name not in known:
+                raise InputError(f'{where}: unknown field {name!r}; a recipe has {", ".join(known)}')
+            wanted = type(known[name].default)
+            if wanted is float and type(value) is int:
+                values[name] = float(value)
+            elif type(value) is not wanted:
+                raise InputError(f'{where}: {name} must be {wanted.__name__}, not {value!r}')
+        return cls(**values)
+
+    def to_toml(self) -> str:
+        return ''.join(f'{name} = {json.dumps(value)}\n' for name, value in asdict(self).items())
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bf16 arithmetic is in the hardware of `device`."""
+    if device.type == 'cuda':
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == 'cpu' and torch.cpu._is_avx512_bf16_supported()
+
+
+class Trainer:
+    """The state of a run, and how it is saved: weights, their average, optimiser, history, random state."""
+
+    def __init__(self, recipe: Recipe, device: torch.device, steps_per_epoch: int) -> None:
+        import timm
+        from timm.optim import create_optimizer_v2
+        from timm.scheduler import create_scheduler_v2
+        from timm.utils import ModelEmaV3
+
+        dataset = find_dataset(recipe.dataset)
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.model: nn.Module = timm.create_model(
+            recipe.model, num_classes=len(dataset.classes), drop_path_rate=recipe.drop_path_rate
+        )
+        self.model.to(device=device, memory_format=torch.channels_last)
+        self.ema = ModelEmaV3(self.model, decay=recipe.ema_decay) if recipe.ema_decay else None
+        self.optimizer = create_optimizer_v2(
+            self.model, recipe.opt, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+        self.scheduler = create_scheduler_v2(
+            self.optimizer,
+            'cosine',
+            num_epochs=recipe.epochs - recipe.warmup_epochs,
+            warmup_epochs=recipe.warmup_epochs,
+            warmup_lr=recipe.lr / 100,
+            warmup_prefix=True,
+            step_on_epochs=False,
+            updates_per_epoch=steps_per_epoch,
+        )[0]
+        self.steps_per_epoch = steps_per_epoch
+        self.history: list[dict[str, float]] = []
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The network to evaluate and to publish."""
+        return self.ema.module if self.ema else self.model
+
+    def train_epoch(self, images: Images, forward: nn.Module, bf16: bool) -> float:
+        """One epoch; returns the mean training loss."""
+        from tqdm.auto import tqdm
+
+        recipe, dataset, epoch = self.recipe, find_dataset(self.recipe.dataset), len(self.history)
+        augmentation = Augmentation(recipe.crop, recipe.padding, recipe.flip, recipe.cutout)
+        batches = training_batches(
+            images, recipe.batch_size, augmentation, dataset.mean, dataset.std, recipe.seed, epoch
+        )
+        device = images.pixels.device
+        losses: list[Tensor] = []
+        self.model.train()
+        for x, y in tqdm(
+            batches, f'epoch {epoch + 1}/{recipe.epochs}', self.steps_per_epoch, leave=False, unit='batch', disable=None
+        ):
+            step = epoch * self.steps_per_epoch + len(losses)
+            self.scheduler.step_update(step)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                logits = forward(x)
+            loss = F.cross_entropy(logits.float(), y, label_smoothing=recipe.label_smoothing)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            if self.ema:
+                self.ema.update(self.model, step)
+            losses.append(loss.detach())
+        return torch.stack(losses).mean().item()
+
+    def save(self, path: Path) -> None:
+        state = {
+            'recipe': asdict(self.recipe),
+            'model': self.model.state_dict(),
+            'ema': self.ema.module.state_dict() if self.ema else None,
+            'optimizer': self.optimizer.state_dict(),
+            'history': self.history,
+            'rng': torch.get_rng_state(),
+        }
+        with replacing(path) as temporary:
+            torch.save(state, temporary)
+
+    def load(self, path: Path) -> None:
+        """Go on where `save` left off.
+
+        Raises:
+            InputError: no checkpoint there, or one of another recipe.
+        """
+        if not path.is_file():
+            raise InputError(f'nothing to resume: {path} does not exist; leave out --resume to start')
+        state = torch.load(path, map_location='cpu', weights_only=True)
+        changed = [k for k, v in asdict(self.recipe).items() if state['recipe'].get(k) != v]
+        if changed:
+            raise InputError(f'{path} was trained with another {", ".join(changed)}: resume with its own recipe.toml')
+        self.model.load_state_dict(state['model'])
+        if self.ema:
+            self.ema.module.load_state_dict(state['ema'])
+        self.optimizer.load_state_dict(state['optimizer'])
+        self.history = state['history']
+        torch.set_rng_state(state['rng'])
+
+
+def train(
+    recipe: Recipe,
+    output: str | Path,
+    data: str | Path | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    compile: bool = False,
+    bf16: bool | None = None,
+) -> Path:
+    """Train a network; `output` becomes a model folder for timm's `local-dir:`.
+
+    Beside model.safetensors and config.json it holds recipe.toml, history.csv, curves.png and checkpoint.pt, written
+    after every epoch. The images that count are the last epoch's; no test image is read.
+
+    Args:
+        recipe: what to train, on what, how.
+        output: folder, created.
+        data: folder with the parquet files, see `load_images`; None fetches them from the Hub.
+        resume: go on from checkpoint.pt; on one machine the result is that of an unbroken run, bit for bit.
+        device: 'cuda', 'cpu', …; None takes a GPU where there is one.
+        compile: torch.compile the network (faster steps, a minute more at the start).
+        bf16: bf16 autocast; None: where the hardware has it.
+
+    Raises:
+        InputError: an unusable recipe or data; a run that exists and is not resumed.
+        ResnetHubError: the loss is not finite.
+    """
+    import timm
+
+    from .plots import plot_history
+
+    output = Path(output)
+    where = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    dataset = find_dataset(recipe.dataset)
+    if not timm.is_model(recipe.model.split('.')[0]):
+        raise InputError(f'unknown model {recipe.model!r}: resnet-hub list shows them')
+    if (output / CHECKPOINT_FILE).exists() and not resume:
+        raise InputError(f'{output} holds a run already: --resume goes on with it, another -o starts afresh')
+
+    images = load_images(recipe.dataset, 'train', data)
+    if recipe.holdout >= len(images):
+        raise InputError(f'holdout must be below {len(images)}, the number of training images')
+    kept = len(images) - recipe.holdout
+    held_out, images = images[slice(kept, None)].to(where), images[slice(kept)].to(where)
+    trainer = Trainer(recipe, where, len(images) // recipe.batch_size)
+    if resume:
+        trainer.load(output / CHECKPOINT_FILE)
+    with replacing(output / RECIPE_FILE) as path:
+        path.write_text(recipe.to_toml())
+    fast = has_fast_bf16(where) if bf16 is None else bf16
+    forward: Any = torch.compile(trainer.model) if compile else trainer.model
+
+    while len(trainer.history) < recipe.epochs:
+        row: dict[str, float] = {'epoch': len(trainer.history) + 1, 'lr': trainer.optimizer.param_groups[0]['lr']}
+        row['train_loss'] = trainer.train_epoch(images, forward, fast)
+        row['lr'] = trainer.optimizer.param_groups[0]['lr']
+        if not math.isfinite(row['train_loss']):
+            raise ResnetHubError(
+                f'the loss of epoch {row["epoch"]} is {row["train_loss"]}: lower --lr; {output} keeps the epochs before'
+            )
+        if recipe.holdout:
+            metrics = evaluate(trainer.averaged, held_out, dataset.mean, dataset.std)
+            row |= {'holdout_top1': metrics.top1, 'holdout_nll': metrics.nll}
+        trainer.history.append(row)
+        trainer.save(output / CHECKPOINT_FILE)
+        write_history(output / HISTORY_FILE, trainer.history)
+        plot_history(trainer.history, output / CURVES_FILE)
+        _logger.info('  '.join(f'{k} {v:.4g}' for k, v in row.items()))
+
+    config = make_config(
+        recipe.model.split('.')[0],
+        mean=dataset.mean,
+        std=dataset.std,
+        num_classes=len(dataset.classes),
+        label_names=dataset.classes,
+        recipe=asdict(recipe),
+    )
+    return write_folder(output, halve(trainer.averaged.state_dict()), config)
+
+
+def write_history(path: Path, history: list[dict[str, float]]) -> None:
+    """One line an epoch, as CSV."""
+    with replacing(path) as temporary, open(temporary, 'w', newline='', encoding='utf-8') as file:
+        writer = csv.DictWriter(file, history[0])
+        writer.writeheader()
+        writer.writerows(history)
