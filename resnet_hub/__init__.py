@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from .evaluation import Metrics, evaluate
     from .models import CifarResNet, PreActResNet
     from .prediction import Prediction, predict
-    from .training import Recipe, train
+    from .recipe import Recipe
+    from .training import train
 
 _PUBLIC = {
     'CifarResNet': 'models',
     'PreActResNet': 'models',
-    'Recipe': 'training',
+    'Recipe': 'recipe',
     'train': 'training',
     'Metrics': 'evaluation',
     'evaluate': 'evaluation',

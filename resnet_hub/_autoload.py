@@ -10,6 +10,7 @@ Nothing here may raise, since that would break `import torch`; and failures are 
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import os
@@ -26,10 +27,12 @@ _EXPLICIT = 'torch' not in sys.modules
 
 
 def _register() -> None:
+    """Import the registry, which registers."""
+    models = sys.modules.get(f'{__package__}.models')
+    if models and not hasattr(models, 'ARCHITECTURES'):
+        return  # our own models are what imports timm here; they call `install` again when they are complete
     try:
-        from .registry import register
-
-        register()
+        importlib.import_module('.registry', __package__)
     except Exception:
         _logger.exception('resnet-hub could not register its models with timm')
 

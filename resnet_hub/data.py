@@ -143,12 +143,11 @@ class Augmentation:
         if not self.cutout:
             return x
         height, width = x.shape[2:]
-        centre = torch.rand(2, len(x), 1, generator=generator) * torch.tensor([height, width])[:, None, None]
-        top_left = (centre.floor() - self.cutout // 2).long()
-        inside = [
-            (torch.arange(n) >= t) & (torch.arange(n) < t + self.cutout) for n, t in zip((height, width), top_left)
-        ]
-        hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+        size = torch.tensor([height, width])[:, None, None]
+        start = (torch.rand(2, len(x), 1, generator=generator) * size).long() - self.cutout // 2
+        row, column = torch.arange(height) - start[0], torch.arange(width) - start[1]
+        rows, columns = ((t >= 0) & (t < self.cutout) for t in (row, column))
+        hole = rows[:, None, :, None] & columns[:, None, None, :]
         return x.masked_fill(hole.to(x.device), 0)
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .checkpoints.folder import encode, halve
 from .data import Images, normalise
-from .datasets import Triple
+from .datasets import DATASETS, Triple
 from .errors import InputError
 
 
@@ -57,3 +61,30 @@ def evaluate(model: nn.Module, images: Images, mean: Triple, std: Triple, batch_
     return Metrics(
         top1=round(100 * top1 / count, 4), top5=round(100 * top5 / count, 4), nll=round(nll / count, 4), images=count
     )
+
+
+def dataset_of(model: nn.Module) -> str:
+    """The data set whose classes a model's `pretrained_cfg` names, else the one with as many classes.
+
+    Raises:
+        InputError: none fits.
+    """
+    cfg: dict[str, Any] = getattr(model, 'pretrained_cfg', {})
+    names = tuple(cfg.get('label_names') or ())
+    for fits in (lambda d: names == d.classes, lambda d: cfg.get('num_classes') == len(d.classes)):
+        for name, dataset in DATASETS.items():
+            if fits(dataset):
+                return name
+    raise InputError(f'no data set has the {cfg.get("num_classes")} classes of this model; say --dataset')
+
+
+def log_evaluation(path: str | Path, result: dict[str, Any], model: nn.Module) -> None:
+    """Append a result to a CSV file, with the digest of the weights as safetensors."""
+    row = {**result, 'sha256': hashlib.sha256(encode(halve(model.state_dict()))).hexdigest()}
+    path = Path(path)
+    new = not path.exists()
+    with open(path, 'a', newline='', encoding='utf-8') as file:
+        writer = csv.DictWriter(file, row)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)

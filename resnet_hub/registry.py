@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from timm.models._input import update_model_args
 from timm.models._pretrained import PretrainedCfg
 from torch import nn
 
+from . import _autoload
 from .datasets import DATASETS
-from .errors import InputError
+from .errors import InputError, ResnetHubError
 from .models import ARCHITECTURES
 from .models.timm_api import make_pretrained_cfg
 from .weights.catalog import WEIGHTS, Weights, tags
@@ -110,6 +112,43 @@ def _catalog_row(name: str, cfg: PretrainedCfg) -> Weights | None:
     return None if cfg.source in ('hf-hub', 'local-dir') else WEIGHTS.get(f'{name}.{cfg.tag}')
 
 
+def load_model(name: str, device: str | None = None) -> nn.Module:
+    """A network with its weights, ready to classify, by any name that timm takes.
+
+    Args:
+        name: 'cifar_resnet20', 'cifar_resnet20.cifar10', 'hf-hub:OWNER/NAME', 'local-dir:FOLDER', or any other of timm's.
+        device: None takes a GPU where there is one.
+
+    Raises:
+        InputError: no such model, or none with weights.
+        ResnetHubError: its weights cannot be had, or do not fit it.
+    """
+    import timm
+
+    if ':' not in name:
+        architecture, _, tag = name.partition('.')
+        if not is_model(architecture):
+            raise InputError(f'unknown model {name!r}{_did_you_mean(name)}')
+        if tag and name not in timm.list_models(f'{architecture}.*', include_tags=True):
+            raise InputError(f'{architecture} has no weights {tag!r}{_did_you_mean(name)}')
+        if name not in timm.list_pretrained(name) and not timm.is_model_pretrained(name):
+            raise InputError(f'{name} has no pretrained weights; those that have: resnet-hub list --pretrained')
+    try:
+        model = timm.create_model(name, pretrained=True)
+    except (ValueError, FileNotFoundError) as error:
+        raise InputError(f'{name}: {" ".join(str(error).split())}') from None
+    except (RuntimeError, OSError) as error:
+        raise ResnetHubError(f'{name}: {" ".join(str(error).split())}') from None
+    return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
+
+
+def _did_you_mean(name: str) -> str:
+    import timm
+
+    near = get_close_matches(name, [*ARCHITECTURES, *WEIGHTS, *timm.list_models()], n=3)
+    return f': did you mean {", ".join(near)}?' if near else '; resnet-hub list shows those there are'
+
+
 def hub_entrypoint(name: str) -> Callable[..., nn.Module]:
     """torch.hub's entrypoint of an architecture."""
 
@@ -153,3 +192,9 @@ Weights:
 
 _FINAL_NORM_HELP = """
     final_norm: norm and activation after the last block."""
+
+
+register()
+
+
+_autoload.install()  # registers now if the imports above are what imported timm

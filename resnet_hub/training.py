@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,72 +17,13 @@ from .checkpoints.folder import halve, make_config, replacing, write_folder
 from .data import Augmentation, Images, find_dataset, load_images, training_batches
 from .errors import InputError, ResnetHubError
 from .evaluation import evaluate
+from .recipe import Recipe
 
 _logger = logging.getLogger(__name__)
 CHECKPOINT_FILE = 'checkpoint.pt'
 HISTORY_FILE = 'history.csv'
 CURVES_FILE = 'curves.png'
 RECIPE_FILE = 'recipe.toml'
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the weights, apart from the machine's rounding; a TOML file holds the same fields."""
-
-    model: str = 'cifar_resnet20'  #: any model that timm can create
-    dataset: str = 'cifar10'  #: 'cifar10' or 'cifar100'
-    epochs: int = 40
-    batch_size: int = 128
-    opt: str = 'sgd'  #: any of timm's optimisers; 'sgd' has Nesterov momentum
-    lr: float = 0.1  #: peak learning rate
-    momentum: float = 0.9
-    weight_decay: float = 5e-4  #: not applied to norms and biases
-    warmup_epochs: int = 2  #: linear, then cosine to 0
-    label_smoothing: float = 0.0
-    ema_decay: float = 0.0  #: moving average of the weights; 0 for none
-    drop_path_rate: float = 0.0  #: stochastic depth
-    crop: int = 4  #: pixels of padding before the random crop
-    padding: str = 'reflect'  #: 'reflect' or 'zeros'
-    flip: bool = True
-    cutout: int = 0  #: side of the square cut out of a training image
-    holdout: int = 0  #: training images kept aside to choose hyper-parameters on
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ('epochs', 'batch_size'):
-            if getattr(self, name) < 1:
-                raise InputError(f'{name} must be at least 1, not {getattr(self, name)}')
-        if self.holdout < 0 or not 0 <= self.ema_decay < 1:
-            raise InputError('holdout must not be negative, and ema_decay at least 0 and below 1')
-
-    @classmethod
-    def from_toml(cls, text: str, where: str, **overrides: Any) -> Recipe:
-        """Parse a recipe; `overrides` win over its fields.
-
-        Raises:
-            InputError: not TOML, or a field that is unknown or of the wrong type.
-        """
-        try:
-            import tomllib
-        except ModuleNotFoundError:  # Python 3.10
-            import tomli as tomllib  # type: ignore[no-redef]
-        try:
-            values = {**tomllib.loads(text), **overrides}
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f'{where} is not TOML: {error}') from None
-        known = {field.name: field for field in fields(cls)}
-        for name, value in values.items():
-            if name not in known:
-                raise InputError(f'{where}: unknown field {name!r}; a recipe has {", ".join(known)}')
-            wanted = type(known[name].default)
-            if wanted is float and type(value) is int:
-                values[name] = float(value)
-            elif type(value) is not wanted:
-                raise InputError(f'{where}: {name} must be {wanted.__name__}, not {value!r}')
-        return cls(**values)
-
-    def to_toml(self) -> str:
-        return ''.join(f'{name} = {json.dumps(value)}\n' for name, value in asdict(self).items())
 
 
 def has_fast_bf16(device: torch.device) -> bool:

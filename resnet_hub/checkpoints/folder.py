@@ -31,8 +31,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     os.close(handle)
     try:
         yield Path(name)
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
+        Path(name).chmod(0o666 & ~_umask())  # mkstemp's files are for their owner alone
+        Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)
 
@@ -45,14 +45,10 @@ def _umask() -> int:
 
 def digest(path: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else _digest(file)
-
-
-def _digest(file: Any) -> str:
     sha = hashlib.sha256()
-    while block := file.read(1 << 20):
-        sha.update(block)
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            sha.update(block)
     return sha.hexdigest()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .. import _autoload
+from .. import _autoload
 from . import cifar_resnet, preact_resnet
 from .base import Architecture, ResidualNet
 from .cifar_resnet import CifarResNet
@@ -14,3 +16,7 @@ ARCHITECTURES: dict[str, tuple[type[ResidualNet], Architecture]] = {
     **{name: (CifarResNet, row) for name, row in cifar_resnet.ARCHITECTURES.items()},
     **{name: (PreActResNet, row) for name, row in preact_resnet.ARCHITECTURES.items()},
 }
+
+_autoload.install()  # where this package is what imported timm, the finder came too early
+
+_autoload.install()  # registers now if the imports above are what imported timm

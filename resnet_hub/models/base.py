@@ -165,7 +165,7 @@ class ResidualNet(TimmModel):
             if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
         for module in self.modules():
-            last = getattr(module, getattr(module, 'last', ''), None)  # a block names its branch's last layer
+            last: Any = getattr(module, getattr(module, 'last', ''), None)  # a block names its branch's last layer
             if zero_init_last and getattr(last, 'weight', None) is not None:
                 nn.init.zeros_(last.weight)
 
@@ -175,7 +175,9 @@ class ResidualNet(TimmModel):
         if self.grad_checkpointing and not torch.jit.is_scripting():
             x = checkpoint_seq(self._stages(), x, flatten=True)
         else:
-            x = self.layer3(self.layer2(self.layer1(x)))
+            x = self.layer1(x)
+            x = self.layer2(x)
+            x = self.layer3(x)
             if hasattr(self, 'layer4'):  # decided when TorchScript compiles; it knows no loop over names
                 x = self.layer4(x)
         return self.act(self.norm(x))

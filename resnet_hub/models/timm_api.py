@@ -17,6 +17,17 @@ class TimmModel(nn.Module):
     feature_info: list[dict[str, Any]]  #: the stem, then each stage: num_chs, reduction, module
     num_features: int
     grad_checkpointing: bool
+    conv1: nn.Module
+    bn1: nn.Module
+    act1: nn.Module
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module  #: absent from a network of three stages
+    norm: nn.Module
+    act: nn.Module
+    global_pool: Any
+    fc: nn.Module
 
     @torch.jit.ignore
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
@@ -31,7 +42,7 @@ class TimmModel(nn.Module):
         result = super().load_state_dict(cast, strict, assign=True)
         for module in self.modules():
             if any(t.is_meta for t in [*module.parameters(recurse=False), *module.buffers(recurse=False)]):
-                module.to_empty(device='cpu', recurse=False).reset_parameters()
+                module.to_empty(device='cpu', recurse=False).reset_parameters()  # type: ignore[operator]
         return result
 
     @torch.jit.ignore

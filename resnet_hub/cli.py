@@ -1,0 +1,260 @@
+"""The command line. Commands are defined once, here; what they need is imported when they run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError, ResnetHubError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0 done, 1 a failure on the way, 2 unusable input or options."""
+    args = _parser().parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except ResnetHubError as error:
+        print(f'resnet-hub {args.command}: {error}', file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # the reader of our output has left: head, less
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    from . import __version__
+
+    parser = argparse.ArgumentParser('resnet-hub', description='CIFAR-style ResNets for timm and torch.hub.')
+    parser.add_argument('--version', action='version', version=f'resnet-hub {__version__}')
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    for add in (_add_list, _add_predict, _add_evaluate, _add_train):
+        add(commands)
+    return parser
+
+
+def _add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], summary: str, examples: Sequence[str]
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + '.',
+        epilog='examples:\n' + '\n'.join(f'  resnet-hub {example}' for example in examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument('--device', help='cpu, cuda, …; default: a GPU where there is one')
+
+
+#: how the columns of tables are written
+_FORMATS = {'parameters': ',', 'images': ',', 'top1': '.2f', 'top5': '.2f', 'nll': '.4f'}
+
+
+def _print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """A table, text to the left and numbers to the right; or JSON."""
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    lines = [[*rows[0]], *([format(value, _FORMATS.get(key, '')) for key, value in row.items()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    signs = ['<' if isinstance(value, str) else '>' for value in rows[0].values()]
+    for line in lines:
+        cells = (f'{cell:{sign}{width}}' for cell, sign, width in zip(line, signs, widths, strict=True))
+        print('  '.join(cells).rstrip())
+
+
+def _add_list(commands: Any) -> None:
+    command = _add_command(
+        commands,
+        'list',
+        _list,
+        'show the architectures, or the pretrained weights',
+        ['list', "list 'preact*'", 'list --pretrained', 'list --pretrained --verify'],
+    )
+    command.add_argument('filter', nargs='?', default='*', help='a shell pattern of names')
+    command.add_argument('--pretrained', action='store_true', help='the weights, with their accuracy')
+    command.add_argument('--verify', action='store_true', help='with --pretrained: compare the digests of the files')
+    command.add_argument('--json', action='store_true', help='for programs')
+
+
+def _list(args: argparse.Namespace) -> None:
+    from fnmatch import fnmatch
+
+    from .models import ARCHITECTURES
+    from .weights.catalog import WEIGHTS, tags
+    from .weights.fetch import verify
+
+    rows: list[dict[str, Any]] = []
+    for name, (_, row) in ARCHITECTURES.items():
+        if not args.pretrained and fnmatch(name, args.filter):
+            shape = {
+                'block': row.block,
+                'layers': ' '.join(map(str, row.layers)),
+                'widths': ' '.join(map(str, row.widths)),
+            }
+            rows.append(
+                {'architecture': name, **shape, 'parameters': row.params, 'weights': ' '.join(tags(name)) or '-'}
+            )
+        for weights in (f'{name}.{tag}' for tag in tags(name)):
+            if args.pretrained and (fnmatch(weights, args.filter) or fnmatch(name, args.filter)):
+                w = WEIGHTS[weights]
+                figures = {'parameters': row.params, 'top1': w.top1, 'top5': w.top5, 'nll': w.nll}
+                origin = {'license': w.license, 'publisher': w.publisher}
+                rows.append({'weights': weights, 'dataset': w.dataset, **figures, **origin})
+                if args.verify:
+                    verify(weights)
+                    rows[-1]['digest'] = 'verified'
+    if not rows:
+        raise InputError(f'nothing is called {args.filter!r}; resnet-hub list shows all there is')
+    _print_rows(rows, args.json)
+
+
+def _add_predict(commands: Any) -> None:
+    command = _add_command(
+        commands,
+        'predict',
+        _predict,
+        'tell what is on pictures',
+        ['predict photo.jpg', 'predict photos/ --topk 1', 'predict a.png b.png --model hf-hub:OWNER/NAME --json'],
+    )
+    command.add_argument('images', nargs='+', metavar='IMAGE', help='image files, or folders of them')
+    command.add_argument('--model', default='cifar_resnet20.cifar10', help='any model with weights (%(default)s)')
+    command.add_argument('--topk', type=int, default=5, metavar='K', help='classes to show (%(default)s)')
+    command.add_argument('--batch-size', type=int, default=256, metavar='N', help='images at a time (%(default)s)')
+    command.add_argument('--json', action='store_true', help='for programs')
+    _add_device(command)
+
+
+def _predict(args: argparse.Namespace) -> int:
+    if args.topk < 1 or args.batch_size < 1:
+        raise InputError('--topk and --batch-size must be at least 1')
+    from tqdm.auto import tqdm
+
+    from .prediction import find_images, predict
+    from .registry import load_model
+
+    paths = find_images(args.images)
+    model = load_model(args.model, args.device)
+    failed, answers = 0, []
+    bar = tqdm(
+        predict(model, paths, args.topk, args.batch_size), 'predict', len(paths), leave=False, delay=1, disable=None
+    )
+    for prediction in bar:
+        if prediction.error:
+            failed += 1
+            tqdm.write(f'resnet-hub predict: {prediction.error}', file=sys.stderr)
+        elif not args.json:
+            width = max(len(name) for name, _ in prediction.classes)
+            lines = (f'  {name:<{width}}  {100 * p:5.1f} %' for name, p in prediction.classes)
+            tqdm.write('\n'.join([str(prediction.path), *lines]), file=sys.stdout)
+        answers.append(prediction)
+    if args.json:
+        print(json.dumps([_answer(*prediction) for prediction in answers], indent=2))
+    return 2 if failed else 0
+
+
+def _answer(path: Any, classes: list[tuple[str, float]], error: str | None) -> dict[str, Any]:
+    if error:
+        return {'image': str(path), 'error': error}
+    return {'image': str(path), 'classes': [{'label': name, 'probability': p} for name, p in classes]}
+
+
+def _add_evaluate(commands: Any) -> None:
+    command = _add_command(
+        commands,
+        'evaluate',
+        _evaluate,
+        'measure the accuracy of models on labelled images',
+        ['evaluate cifar_resnet20.cifar10 --data cifar10/', 'evaluate local-dir:runs/mine hf-hub:OWNER/NAME --json'],
+    )
+    command.add_argument('models', nargs='+', metavar='MODEL', help='any model with weights')
+    command.add_argument('--data', metavar='DIR', help='folder with test-*.parquet; default: from the Hub')
+    command.add_argument('--dataset', help='cifar10 or cifar100; default: what the model was trained on')
+    command.add_argument('--split', default='test', choices=('test', 'train'), help='(%(default)s)')
+    command.add_argument('--batch-size', type=int, default=500, metavar='N', help='(%(default)s)')
+    command.add_argument('--log', metavar='FILE', help='append a line to a CSV file for each model')
+    command.add_argument('--json', action='store_true', help='for programs')
+    _add_device(command)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from .data import load_images
+    from .evaluation import dataset_of, evaluate, log_evaluation
+    from .registry import load_model
+
+    if args.batch_size < 1:
+        raise InputError('--batch-size must be at least 1')
+    loaded: dict[str, Any] = {}
+    results = []
+    for name in args.models:
+        model = load_model(name, args.device)
+        dataset = args.dataset or dataset_of(model)
+        if dataset not in loaded:
+            loaded[dataset] = load_images(dataset, args.split, args.data)
+        cfg: Any = model.pretrained_cfg
+        metrics = evaluate(model, loaded[dataset], cfg['mean'], cfg['std'], args.batch_size)
+        results.append({'model': name, 'dataset': dataset, 'split': args.split, **metrics.to_dict()})
+        if args.log:
+            log_evaluation(args.log, results[-1], model)
+    _print_rows(results, args.json)
+
+
+def _add_train(commands: Any) -> None:
+    from .recipe import Recipe, fields
+
+    command = _add_command(
+        commands,
+        'train',
+        _train,
+        'train a network, into a folder for local-dir:',
+        [
+            'train --recipe cifar_resnet20.cifar10 --data cifar10/ -o runs/resnet20',
+            'train --model preact_resnet20 --epochs 60 --holdout 5000 -o runs/mine',
+            'train -o runs/mine --recipe runs/mine/recipe.toml --resume',
+        ],
+    )
+    command.add_argument('-o', '--output', required=True, metavar='DIR', help='weights, curves and checkpoint go here')
+    command.add_argument('--data', metavar='DIR', help='folder with train-*.parquet; default: from the Hub')
+    command.add_argument('--recipe', help='a TOML file, or the name of weights that come with the package')
+    command.add_argument('--resume', action='store_true', help='go on with the run in DIR')
+    command.add_argument('--compile', action='store_true', help='torch.compile: faster steps, a slower start')
+    command.add_argument('--bf16', action=argparse.BooleanOptionalAction, help='default: where the hardware has it')
+    _add_device(command)
+    options = command.add_argument_group('recipe', 'each of these wins over the recipe file')
+    for field in fields(Recipe):
+        kind: Any = type(field.default)
+        how = (
+            {'action': argparse.BooleanOptionalAction}
+            if kind is bool
+            else {'type': kind, 'metavar': kind.__name__.upper()}
+        )
+        options.add_argument(
+            f'--{field.name.replace("_", "-")}', help=f'{field.metadata["help"]} ({field.default})', **how
+        )
+
+
+def _train(args: argparse.Namespace) -> None:
+    import logging
+
+    from .recipe import Recipe, fields
+    from .training import train
+    from .weights.fetch import recipe_file
+
+    given = {f.name: getattr(args, f.name) for f in fields(Recipe) if getattr(args, f.name) is not None}
+    source = args.recipe or (f'{args.output}/recipe.toml' if args.resume else None)
+    recipe = Recipe.from_file(source if not source or Path(source).exists() else recipe_file(source), **given)
+    logging.basicConfig(format='%(message)s', stream=sys.stderr)
+    logging.getLogger('resnet_hub').setLevel(logging.INFO)
+    folder = train(recipe, args.output, args.data, args.resume, args.device, args.compile, args.bf16)
+    print(f'{folder}: load it by timm.create_model({f"local-dir:{folder}"!r}, pretrained=True)')

@@ -1,0 +1,89 @@
+"""A training recipe: everything that decides the weights, apart from the machine's rounding."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+
+__all__ = ['Recipe', 'fields']
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={'help': help})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The fields of a recipe file (TOML) and the options of `resnet-hub train`, with their defaults."""
+
+    model: str = _option('cifar_resnet20', 'any model that timm can create')
+    dataset: str = _option('cifar10', 'cifar10 or cifar100')
+    epochs: int = _option(40, 'passes over the training images')
+    batch_size: int = _option(128, 'images a step')
+    opt: str = _option('sgd', "any of timm's optimisers; sgd has Nesterov momentum")
+    lr: float = _option(0.2, 'peak learning rate')
+    momentum: float = _option(0.9, 'of the optimiser')
+    weight_decay: float = _option(5e-4, 'not applied to norms and biases')
+    warmup_epochs: int = _option(2, 'linear; then cosine to 0')
+    label_smoothing: float = _option(0.0, 'share of the target spread over all classes')
+    ema_decay: float = _option(0.0, 'of the moving average of the weights, which is what is published; 0 for none')
+    drop_path_rate: float = _option(0.0, 'stochastic depth of the last block')
+    crop: int = _option(4, 'pixels of padding before the random crop')
+    padding: str = _option('reflect', 'reflect or zeros')
+    flip: bool = _option(True, 'mirror half of the images')
+    cutout: int = _option(0, 'side of the square cut out of a training image, in pixels')
+    holdout: int = _option(0, 'training images kept aside, to choose hyper-parameters on')
+    seed: int = _option(0, 'of weights, order and augmentation')
+
+    def __post_init__(self) -> None:
+        checks = {
+            'epochs must be at least 1': self.epochs >= 1,
+            'batch_size must be at least 2': self.batch_size >= 2,
+            'lr must be above 0': self.lr > 0,
+            'warmup_epochs must be from 0 to below epochs': 0 <= self.warmup_epochs < self.epochs,
+            'ema_decay must be from 0 to below 1': 0 <= self.ema_decay < 1,
+            'label_smoothing must be from 0 to below 1': 0 <= self.label_smoothing < 1,
+            'drop_path_rate must be from 0 to below 1': 0 <= self.drop_path_rate < 1,
+            "padding must be 'reflect' or 'zeros'": self.padding in ('reflect', 'zeros'),
+            'crop, cutout and holdout must not be negative': min(self.crop, self.cutout, self.holdout) >= 0,
+        }
+        for rule, holds in checks.items():
+            if not holds:
+                raise InputError(f'{rule}: {self.to_toml().replace(chr(10), "; ")}')
+
+    @classmethod
+    def from_file(cls, path: str | Path | None, **overrides: Any) -> Recipe:
+        """Read a recipe; `overrides` win over its fields, and without a file over the defaults.
+
+        Raises:
+            InputError: no such file, not TOML, or a field that is unknown or of the wrong type.
+        """
+        if path is None:
+            return cls(**overrides)
+        if sys.version_info >= (3, 11):
+            import tomllib
+        else:
+            import tomli as tomllib
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding='utf-8'))
+        except OSError as error:
+            raise InputError(f'no recipe {path}: {error.strerror}') from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f'{path} is not TOML: {error}') from None
+        known = {field.name: type(field.default) for field in fields(cls)}
+        for name, value in values.items():
+            if name not in known:
+                raise InputError(f'{path}: unknown field {name!r}; a recipe has {", ".join(known)}')
+            if known[name] is float and type(value) is int:
+                values[name] = float(value)
+            elif type(value) is not known[name]:
+                raise InputError(f'{path}: {name} must be a {known[name].__name__}, not {value!r}')
+        return cls(**{**values, **overrides})
+
+    def to_toml(self) -> str:
+        return ''.join(f'{name} = {json.dumps(value)}\n' for name, value in asdict(self).items())
