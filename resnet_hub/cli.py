@@ -249,7 +249,7 @@ def _train(args: argparse.Namespace) -> None:
 
     from .recipe import Recipe, fields
     from .training import train
-    from .weights.fetch import recipe_file
+    from .weights.catalog import recipe_file
 
     given = {f.name: getattr(args, f.name) for f in fields(Recipe) if getattr(args, f.name) is not None}
     source = args.recipe or (f'{args.output}/recipe.toml' if args.resume else None)

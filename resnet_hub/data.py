@@ -66,7 +66,7 @@ def load_images(name: str, split: str, folder: str | Path | None = None) -> Imag
     dataset = find_dataset(name)
     files = _parquet_files(name, dataset, split, folder)
     pixels, labels = [], []
-    with tqdm(desc=f'{name} {split}', unit=' images', leave=False, delay=1) as bar:
+    with tqdm(desc=f'{name} {split}', unit=' images', leave=False, delay=1, disable=None) as bar:
         for file in files:
             columns = pq.read_schema(file).names
             if dataset.image not in columns or dataset.label not in columns:

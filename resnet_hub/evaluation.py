@@ -46,7 +46,7 @@ def evaluate(model: nn.Module, images: Images, mean: Triple, std: Triple, batch_
     device = next(model.parameters()).device
     top1 = top5 = 0
     nll = 0.0
-    for start in trange(0, len(images), batch_size, desc='evaluate', unit='batch', leave=False, delay=1):
+    for start in trange(0, len(images), batch_size, desc='evaluate', unit='batch', leave=False, delay=1, disable=None):
         batch = images[slice(start, start + batch_size)].to(device)
         logits = model(normalise(batch.pixels, mean, std)).float()
         if int(batch.labels.max()) >= logits.shape[1]:

@@ -15,13 +15,11 @@ from timm.models._input import update_model_args
 from timm.models._pretrained import PretrainedCfg
 from torch import nn
 
-from . import _autoload
 from .datasets import DATASETS
 from .errors import InputError, ResnetHubError
 from .models import ARCHITECTURES
 from .models.timm_api import make_pretrained_cfg
-from .weights.catalog import WEIGHTS, Weights, tags
-from .weights.fetch import local_file
+from .weights.catalog import WEIGHTS, Weights, tags, weights_file
 
 _logger = logging.getLogger(__name__)
 _DEFAULT_DATASET = DATASETS['cifar10']
@@ -55,7 +53,7 @@ def _default_cfgs(name: str) -> dict[str, dict[str, Any]]:
             num_classes=len(weights.data.classes),
             label_names=weights.data.classes,
             license=weights.license,
-            file=str(local_file(f'{name}.{tag}')),
+            file=str(weights_file(f'{name}.{tag}')),
         )
         for tag, weights in ((tag, WEIGHTS[f'{name}.{tag}']) for tag in tags(name))
     }
@@ -131,7 +129,7 @@ def load_model(name: str, device: str | None = None) -> nn.Module:
             raise InputError(f'unknown model {name!r}{_did_you_mean(name)}')
         if tag and name not in timm.list_models(f'{architecture}.*', include_tags=True):
             raise InputError(f'{architecture} has no weights {tag!r}{_did_you_mean(name)}')
-        if name not in timm.list_pretrained(name) and not timm.is_model_pretrained(name):
+        if not timm.is_model_pretrained(name):
             raise InputError(f'{name} has no pretrained weights; those that have: resnet-hub list --pretrained')
     try:
         model = timm.create_model(name, pretrained=True)
@@ -195,6 +193,3 @@ _FINAL_NORM_HELP = """
 
 
 register()
-
-
-_autoload.install()  # registers now if the imports above are what imported timm

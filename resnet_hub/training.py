@@ -115,10 +115,8 @@ class Trainer:
         """Go on where `save` left off.
 
         Raises:
-            InputError: no checkpoint there, or one of another recipe.
+            InputError: it is of another recipe.
         """
-        if not path.is_file():
-            raise InputError(f'nothing to resume: {path} does not exist; leave out --resume to start')
         state = torch.load(path, map_location='cpu', weights_only=True)
         changed = [k for k, v in asdict(self.recipe).items() if state['recipe'].get(k) != v]
         if changed:
@@ -158,39 +156,33 @@ def train(
         InputError: an unusable recipe or data; a run that exists and is not resumed.
         ResnetHubError: the loss is not finite.
     """
-    import timm
-
     from .plots import plot_history
 
     output = Path(output)
-    where = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    dataset = find_dataset(recipe.dataset)
-    if not timm.is_model(recipe.model.split('.')[0]):
-        raise InputError(f'unknown model {recipe.model!r}: resnet-hub list shows them')
-    if (output / CHECKPOINT_FILE).exists() and not resume:
-        raise InputError(f'{output} holds a run already: --resume goes on with it, another -o starts afresh')
-
+    _check(recipe, output, resume)
     images = load_images(recipe.dataset, 'train', data)
+    kept = len(images) - recipe.holdout
     if recipe.holdout >= len(images):
         raise InputError(f'holdout must be below {len(images)}, the number of training images')
-    kept = len(images) - recipe.holdout
-    held_out, images = images[slice(kept, None)].to(where), images[slice(kept)].to(where)
-    trainer = Trainer(recipe, where, len(images) // recipe.batch_size)
+    if recipe.batch_size > kept:
+        raise InputError(f'batch_size must be at most {kept}, the number of images to train on')
+    where = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    held_out, images = images[kept:].to(where), images[:kept].to(where)
+    trainer = Trainer(recipe, where, kept // recipe.batch_size)
     if resume:
         trainer.load(output / CHECKPOINT_FILE)
     with replacing(output / RECIPE_FILE) as path:
         path.write_text(recipe.to_toml())
+    dataset = find_dataset(recipe.dataset)
     fast = has_fast_bf16(where) if bf16 is None else bf16
     forward: Any = torch.compile(trainer.model) if compile else trainer.model
 
     while len(trainer.history) < recipe.epochs:
-        row: dict[str, float] = {'epoch': len(trainer.history) + 1, 'lr': trainer.optimizer.param_groups[0]['lr']}
-        row['train_loss'] = trainer.train_epoch(images, forward, fast)
-        row['lr'] = trainer.optimizer.param_groups[0]['lr']
-        if not math.isfinite(row['train_loss']):
-            raise ResnetHubError(
-                f'the loss of epoch {row["epoch"]} is {row["train_loss"]}: lower --lr; {output} keeps the epochs before'
-            )
+        epoch = len(trainer.history) + 1
+        loss = trainer.train_epoch(images, forward, fast)
+        if not math.isfinite(loss):
+            raise ResnetHubError(f'the loss of epoch {epoch} is {loss}: lower --lr; {output} keeps the epochs before')
+        row = {'epoch': epoch, 'lr': trainer.optimizer.param_groups[0]['lr'], 'train_loss': loss}
         if recipe.holdout:
             metrics = evaluate(trainer.averaged, held_out, dataset.mean, dataset.std)
             row |= {'holdout_top1': metrics.top1, 'holdout_nll': metrics.nll}
@@ -201,7 +193,7 @@ def train(
         _logger.info('  '.join(f'{k} {v:.4g}' for k, v in row.items()))
 
     config = make_config(
-        recipe.model.split('.')[0],
+        recipe.model,
         mean=dataset.mean,
         std=dataset.std,
         num_classes=len(dataset.classes),
@@ -209,6 +201,22 @@ def train(
         recipe=asdict(recipe),
     )
     return write_folder(output, halve(trainer.averaged.state_dict()), config)
+
+
+def _check(recipe: Recipe, output: Path, resume: bool) -> None:
+    """What can be refused before any image is read."""
+    import timm
+    from timm.optim import list_optimizers
+
+    find_dataset(recipe.dataset)
+    if not timm.is_model(recipe.model):
+        raise InputError(f'unknown model {recipe.model!r}: resnet-hub list shows ours, timm.list_models() all')
+    if recipe.opt not in list_optimizers():
+        raise InputError(f'unknown optimiser {recipe.opt!r}: timm.optim.list_optimizers() shows them')
+    if (output / CHECKPOINT_FILE).exists() and not resume:
+        raise InputError(f'{output} holds a run already: --resume goes on with it, another -o starts afresh')
+    if resume and not (output / CHECKPOINT_FILE).exists():
+        raise InputError(f'nothing to resume: {output / CHECKPOINT_FILE} does not exist; leave out --resume to start')
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .. import _autoload
-from .. import _autoload
 from . import cifar_resnet, preact_resnet
 from .base import Architecture, ResidualNet
 from .cifar_resnet import CifarResNet
@@ -18,5 +17,3 @@ ARCHITECTURES: dict[str, tuple[type[ResidualNet], Architecture]] = {
 }
 
 _autoload.install()  # where this package is what imported timm, the finder came too early
-
-_autoload.install()  # registers now if the imports above are what imported timm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -30,6 +31,16 @@ class Weights(NamedTuple):
 
 
 WEIGHTS: dict[str, Weights] = {}
+
+
+def weights_file(name: str) -> Path:
+    """Where the weights `name` ('cifar_resnet20.cifar10') lie in the package."""
+    return Path(__file__).with_name(f'{name}.safetensors')
+
+
+def recipe_file(name: str) -> Path:
+    """The recipe that trained them, beside them."""
+    return Path(__file__).with_name(f'{name}.toml')
 
 
 def tags(architecture: str) -> list[str]:

@@ -1,24 +1,10 @@
-"""From a row of the catalog to a file."""
+"""From a row of the catalog to a file that is what the row says."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ..checkpoints.folder import digest
 from ..errors import ResnetHubError
-from .catalog import WEIGHTS
-
-_PACKAGE = Path(__file__).parent
-
-
-def local_file(name: str) -> Path:
-    """Where the weights `name` ('cifar_resnet20.cifar10') lie in the package."""
-    return _PACKAGE / f'{name}.safetensors'
-
-
-def recipe_file(name: str) -> Path:
-    """The recipe that trained them."""
-    return _PACKAGE / f'{name}.toml'
+from .catalog import WEIGHTS, weights_file
 
 
 def verify(name: str) -> None:
@@ -27,7 +13,7 @@ def verify(name: str) -> None:
     Raises:
         ResnetHubError: the file is missing or is not the one that was published.
     """
-    path = local_file(name)
+    path = weights_file(name)
     if not path.is_file():
         raise ResnetHubError(f'{name}: {path} is missing; install resnet-hub again')
     found = digest(path)

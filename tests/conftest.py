@@ -1,0 +1,89 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from resnet_hub.data import Images
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope='session')
+def data_root() -> Path:
+    """Where cifar10/ and cifar100/ lie, as parquet."""
+    path = Path(os.environ.get('RESNET_HUB_DATA') or ROOT.parent / 'shared' / 'data')
+    if not (path / 'cifar10').is_dir():
+        pytest.skip(f'no cifar10 folder in {path}; RESNET_HUB_DATA names another place')
+    return path
+
+
+@pytest.fixture
+def run_python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs code in a fresh interpreter, outside the clone; its output, or an assertion that shows its traceback."""
+
+    def run(code: str, *flags: str, **env: str) -> subprocess.CompletedProcess[str]:
+        inherited = {k: v for k, v in os.environ.items() if k != 'RESNET_HUB_AUTOLOAD'}
+        done = subprocess.run(
+            [sys.executable, *flags, '-c', code],
+            cwd=tmp_path,
+            env={**inherited, **env},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Images]:
+    """320 training and 64 test images of four plain colours under noise, as parquet; and the training split."""
+    folder = tmp_path_factory.mktemp('tiny_data')
+    generator = torch.Generator().manual_seed(0)
+    colours = torch.tensor([[200, 60, 60], [60, 200, 60], [60, 60, 200], [190, 190, 60]])
+    for split, count in (('test', 64), ('train', 320)):
+        labels = torch.randint(0, 4, (count,), generator=generator)
+        noise = torch.randint(-50, 51, (count, 32, 32, 3), generator=generator)
+        pixels = (colours[labels][:, None, None] + noise).to(torch.uint8)
+        write_parquet(folder / f'{split}-00000-of-00001.parquet', pixels, labels)
+    return folder, Images(pixels, labels)
+
+
+def write_parquet(path: Path, pixels: torch.Tensor, labels: torch.Tensor) -> None:
+    """Images in the schema of the Hub's uoft-cs/cifar10."""
+    encoded = []
+    for image in pixels.numpy():
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, format='PNG')
+        encoded.append({'bytes': buffer.getvalue(), 'path': None})
+    pq.write_table(pa.table({'img': encoded, 'label': labels.tolist()}), path)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Runs a command of resnet-hub and returns its output; its exit code must be `expect`."""
+
+    def run(*arguments: Any, expect: int = 0) -> Any:
+        from resnet_hub.cli import main
+
+        code = main([str(argument) for argument in arguments])
+        output = capsys.readouterr()
+        assert code == expect, output.err
+        return output
+
+    return run

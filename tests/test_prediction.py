@@ -1,0 +1,141 @@
+"""Whatever Pillow opens becomes the picture that a person sees."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from resnet_hub import InputError, predict
+from resnet_hub.prediction import find_images, make_transform, read_image
+
+CAT = Path(__file__).parent / 'images' / 'cat.jpg'
+
+
+@pytest.fixture(scope='module')
+def picture():
+    """A colour picture without symmetry, 24 wide, 16 high."""
+    rows, columns = np.mgrid[0:16, 0:24]
+    return Image.fromarray(np.stack([rows * 15, columns * 10, (rows * columns) % 256], -1).astype(np.uint8))
+
+
+def same(image, expected, tolerance=0):
+    assert image.mode == 'RGB' and image.size == expected.size
+    difference = np.abs(np.asarray(image, int) - np.asarray(expected.convert('RGB'), int))
+    assert difference.max() <= tolerance
+
+
+def test_colour_modes(picture, tmp_path):
+    grey = picture.convert('L')
+    for name, saved, expected in (
+        ('rgb.png', picture, picture),
+        ('grey.png', grey, grey),
+        ('rgb.webp', picture, picture),
+        ('palette.gif', picture.quantize(256), picture.quantize(256)),
+        ('one_bit.png', grey.convert('1'), grey.convert('1')),
+        ('grey_alpha.png', grey.convert('LA'), grey),
+        ('opaque.png', picture.convert('RGBA'), picture),
+        ('cmyk.tif', picture.convert('CMYK'), picture),
+    ):
+        saved.save(tmp_path / name, **({'lossless': True} if name.endswith('webp') else {}))
+        same(read_image(tmp_path / name), expected)
+
+
+def test_16_bits_and_floats_are_scaled_not_clipped(picture, tmp_path):
+    grey = picture.convert('L')
+    values = np.asarray(grey)
+    Image.fromarray(values.astype(np.uint16) * 257).save(tmp_path / 'deep.png')
+    Image.fromarray(values.astype(np.float32) / 255).save(tmp_path / 'unit.tif')
+    Image.fromarray(values.astype(np.float32)).save(tmp_path / 'float.tif')
+    Image.fromarray(values.astype(np.int32)).save(tmp_path / 'int.tif')
+    for name in ('deep.png', 'unit.tif', 'float.tif', 'int.tif'):
+        same(read_image(tmp_path / name), grey)
+
+
+def test_transparency_is_white(picture, tmp_path):
+    alpha = Image.new('L', picture.size, 255)
+    alpha.paste(0, (0, 0, 12, 16))
+    picture.putalpha(alpha)
+    picture.save(tmp_path / 'half.png')
+    expected = picture.convert('RGB')
+    expected.paste((255, 255, 255), (0, 0, 12, 16))
+    same(read_image(tmp_path / 'half.png'), expected)
+
+
+def test_the_camera_was_turned(picture, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned right by 90° for viewing
+    picture.convert('RGB').save(tmp_path / 'turned.png', exif=exif)
+    same(read_image(tmp_path / 'turned.png'), picture.convert('RGB').transpose(Image.Transpose.ROTATE_270))
+
+
+@pytest.mark.parametrize('size', [(1, 1), (32, 32), (3000, 20), (17, 400)])
+def test_any_size_is_brought_to_the_size_of_the_network(size):
+    model = timm.create_model('cifar_resnet8')
+    x = make_transform(model)(Image.new('RGB', size, (255, 0, 0)))
+    cfg = model.pretrained_cfg
+    expected = (torch.tensor([1.0, 0, 0]) - torch.tensor(cfg['mean'])) / torch.tensor(cfg['std'])
+    assert x.shape == (3, 32, 32) and torch.allclose(x, expected[:, None, None].expand(3, 32, 32), atol=1e-5)
+
+
+def test_answers_are_the_largest_probabilities_in_the_order_of_the_files(picture, tmp_path):
+    torch.manual_seed(0)
+    model = timm.create_model('cifar_resnet8', zero_init_last=False).eval()
+    paths = []
+    for i in range(5):
+        picture.convert('RGB').rotate(50 * i).save(tmp_path / f'{i}.png')
+        paths.append(tmp_path / f'{i}.png')
+    (tmp_path / 'text.png').write_text('not a picture')
+    paths.insert(2, tmp_path / 'text.png')
+    answers = list(predict(model, paths, topk=3, batch_size=2, label_names=list('abcdefghij')))
+    assert [answer.path for answer in answers] == paths
+    assert answers[2].classes == [] and 'not an image' in answers[2].error
+    transform = make_transform(model)
+    for answer in answers[:2] + answers[3:]:
+        with torch.no_grad():
+            p = model(transform(read_image(answer.path))[None]).softmax(1)[0]
+        best = sorted(zip(p.tolist(), 'abcdefghij', strict=True), reverse=True)[:3]
+        assert [name for name, _ in answer.classes] == [name for _, name in best]
+        assert [value for _, value in answer.classes] == pytest.approx([value for value, _ in best], abs=1e-5)
+
+
+def test_files_and_folders(tmp_path, picture):
+    (tmp_path / 'b' / 'c').mkdir(parents=True)
+    for name in ('b/2.png', 'b/1.PNG', 'b/c/3.gif'):
+        picture.convert('RGB').save(tmp_path / name)
+    (tmp_path / 'b' / 'notes.txt').write_text('')
+    found = find_images([CAT, tmp_path / 'b'])
+    assert found == [CAT, *(tmp_path / 'b' / name for name in ('1.PNG', '2.png', 'c/3.gif'))]
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(InputError, match='holds no image'):
+        find_images([tmp_path / 'empty'])
+
+
+def test_broken_files(tmp_path):
+    (tmp_path / 'cut.jpg').write_bytes(CAT.read_bytes()[:4000])
+    (tmp_path / 'empty.png').write_bytes(b'')
+    for name, message in (
+        ('cut.jpg', 'broken or unreadable'),
+        ('empty.png', 'not an image'),
+        ('no.png', 'no such file'),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            read_image(tmp_path / name)
+        assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('options', [[], ['--topk', '1'], ['--batch-size', '1']])
+def test_the_cat_is_a_cat(options, command):
+    assert command('predict', CAT, *options).out.split()[1] == 'cat'
+
+
+def test_json_and_the_others_are_answered(tmp_path, command):
+    (tmp_path / 'text.png').write_text('not a picture')
+    done = command('predict', tmp_path / 'text.png', CAT, tmp_path / 'gone.png', '--json', expect=2)
+    first, second, third = json.loads(done.out)
+    assert 'not an image' in first['error'] and 'no such file' in third['error']
+    assert second['classes'][0]['label'] == 'cat' and second['classes'][0]['probability'] > 0.5
+    assert len(done.err.splitlines()) == 2

@@ -1,0 +1,131 @@
+"""Training on a small real problem: colours told apart."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from resnet_hub import InputError, Recipe, ResnetHubError, evaluate, train
+from resnet_hub.data import load_images
+from resnet_hub.datasets import DATASETS
+
+RECIPE = Recipe(model='cifar_resnet8', epochs=4, batch_size=32, warmup_epochs=1, lr=0.05, holdout=64, ema_decay=0.9)
+
+
+@pytest.fixture(scope='module')
+def finished(tiny_data, tmp_path_factory):
+    return train(RECIPE, tmp_path_factory.mktemp('runs') / 'whole', tiny_data[0], device='cpu')
+
+
+def history(folder):
+    lines = [line.split(',') for line in (folder / 'history.csv').read_text().splitlines()]
+    return [dict(zip(lines[0], map(float, line), strict=True)) for line in lines[1:]]
+
+
+def test_it_learns(finished):
+    rows = history(finished)
+    assert [row['epoch'] for row in rows] == [1, 2, 3, 4]
+    assert rows[-1]['train_loss'] < rows[0]['train_loss'] / 2 and rows[-1]['holdout_top1'] > 90
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero(finished):
+    rates = [row['lr'] for row in history(finished)]
+    assert (
+        0.8 * RECIPE.lr < rates[0] <= RECIPE.lr and rates == sorted(rates, reverse=True) and rates[-1] < RECIPE.lr / 50
+    )
+
+
+def test_the_curves_are_a_picture(finished):
+    with Image.open(finished / 'curves.png') as picture:
+        assert picture.format == 'PNG' and picture.width > 400
+
+
+def test_the_folder_is_a_model_for_timm(finished, tiny_data):
+    """The published weights are the averaged ones of the last epoch, in half precision where that is safe."""
+    state = torch.load(finished / 'checkpoint.pt', weights_only=True)
+    weights = load_file(finished / 'model.safetensors')
+    for key, tensor in state['ema'].items():
+        assert torch.equal(weights[key].to(tensor.dtype), tensor.half().float() if tensor.ndim > 1 else tensor), key
+    model = timm.create_model(f'local-dir:{finished}', pretrained=True)
+    assert model.pretrained_cfg['label_names'] == list(DATASETS['cifar10'].classes)
+    images = load_images('cifar10', 'train', tiny_data[0])[slice(-64, None)]
+    cfg = model.pretrained_cfg
+    assert evaluate(model, images, cfg['mean'], cfg['std']).top1 == pytest.approx(
+        history(finished)[-1]['holdout_top1'], abs=2
+    )
+
+
+def test_config_says_what_transformers_reads_at_the_root(finished):
+    config = json.loads((finished / 'config.json').read_text())
+    assert config['num_classes'] == 10 and config['dtype'] == 'float32' and len(config['label_names']) == 10
+    assert 'num_classes' not in config.get('model_args', {}) and config['recipe']['lr'] == RECIPE.lr
+
+
+def test_killed_and_resumed_is_the_unbroken_run(finished, tiny_data, tmp_path):
+    """SIGKILL somewhere after the first epoch, then --resume: weights, optimiser and history bit for bit."""
+    (tmp_path / 'recipe.toml').write_text(RECIPE.to_toml())
+    folder = tmp_path / 'broken'
+    command = [sys.executable, '-m', 'resnet_hub', 'train', '-o', folder, '--data', tiny_data[0], '--device', 'cpu']
+    environment = {**os.environ, 'OMP_NUM_THREADS': str(torch.get_num_threads())}
+    process = subprocess.Popen(
+        [*command, '--recipe', tmp_path / 'recipe.toml'], env=environment, stderr=subprocess.DEVNULL
+    )
+    while not (folder / 'checkpoint.pt').exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / 'model.safetensors').exists(), 'it was too fast to be broken'
+    subprocess.run([*command, '--resume'], env=environment, check=True, capture_output=True)
+    for name in ('history.csv', 'model.safetensors', 'config.json', 'recipe.toml'):
+        assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
+    whole, broken = (torch.load(run / 'checkpoint.pt', weights_only=True) for run in (finished, folder))
+    for key in ('model', 'optimizer'):
+        torch.testing.assert_close(broken[key], whole[key], rtol=0, atol=0)
+    assert not [path for path in folder.iterdir() if path.name.startswith('.')], 'temporary files left'
+
+
+def test_a_run_is_neither_overwritten_nor_invented(finished, tiny_data, tmp_path):
+    with pytest.raises(InputError, match='holds a run already: --resume goes on'):
+        train(RECIPE, finished, tiny_data[0])
+    with pytest.raises(InputError, match=r'nothing to resume: .*checkpoint\.pt does not exist'):
+        train(RECIPE, tmp_path, tiny_data[0], resume=True)
+    with pytest.raises(InputError, match=r'was trained with another lr, seed'):
+        train(replace(RECIPE, lr=1.0, seed=7), finished, tiny_data[0], resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops(tiny_data, tmp_path):
+    with pytest.raises(ResnetHubError, match=r'the loss of epoch 1 is nan: lower --lr'):
+        train(replace(RECIPE, lr=1e30, warmup_epochs=0), tmp_path, tiny_data[0], bf16=False)
+    assert not (tmp_path / 'model.safetensors').exists()
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'model': 'resnet_of_nowhere'}, "unknown model 'resnet_of_nowhere'"),
+        ({'holdout': 320}, 'holdout must be below 320'),
+        ({'batch_size': 300}, 'batch_size must be at most 256'),
+        ({'opt': 'gradient_ascent'}, "unknown optimiser 'gradient_ascent'"),
+        ({'dataset': 'svhn'}, "unknown data set 'svhn'"),
+    ],
+)
+def test_unusable_recipes(change, message, tiny_data, tmp_path):
+    with pytest.raises(InputError, match=message):
+        train(replace(RECIPE, **change), tmp_path / 'run', tiny_data[0])
+    assert not (tmp_path / 'run').exists()
+
+
+def test_bf16_and_cutout_and_smoothing_train_too(tiny_data, tmp_path):
+    recipe = replace(
+        RECIPE, epochs=3, cutout=8, label_smoothing=0.1, drop_path_rate=0.1, padding='zeros', opt='adamw', lr=0.01
+    )
+    assert history(train(recipe, tmp_path, tiny_data[0], bf16=True))[-1]['holdout_top1'] > 50
