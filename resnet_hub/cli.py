@@ -66,7 +66,13 @@ def _print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    lines = [[*rows[0]], *([format(value, _FORMATS.get(key, '')) for key, value in row.items()] for row in rows)]
+    lines = [
+        [*rows[0]],
+        *(
+            ['-' if value is None else format(value, _FORMATS.get(key, '')) for key, value in row.items()]
+            for row in rows
+        ),
+    ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     signs = ['<' if isinstance(value, str) else '>' for value in rows[0].values()]
     for line in lines:
@@ -93,7 +99,6 @@ def _list(args: argparse.Namespace) -> None:
 
     from .models import ARCHITECTURES
     from .weights.catalog import WEIGHTS, tags
-    from .weights.fetch import verify
 
     rows: list[dict[str, Any]] = []
     for name, (_, row) in ARCHITECTURES.items():
@@ -110,14 +115,22 @@ def _list(args: argparse.Namespace) -> None:
             if args.pretrained and (fnmatch(weights, args.filter) or fnmatch(name, args.filter)):
                 w = WEIGHTS[weights]
                 figures = {'parameters': row.params, 'top1': w.top1, 'top5': w.top5, 'nll': w.nll}
-                origin = {'license': w.license, 'publisher': w.publisher}
-                rows.append({'weights': weights, 'dataset': w.dataset, **figures, **origin})
-                if args.verify:
-                    verify(weights)
-                    rows[-1]['digest'] = 'verified'
+                origin = {'license': w.publisher.license, 'publisher': w.publisher.name}
+                verified = {'file': _verify(weights)} if args.verify else {}
+                rows.append({'weights': weights, 'dataset': w.dataset, **figures, **origin, **verified})
     if not rows:
         raise InputError(f'nothing is called {args.filter!r}; resnet-hub list shows all there is')
     _print_rows(rows, args.json)
+
+
+def _verify(name: str) -> str:
+    from .weights.catalog import WEIGHTS
+    from .weights.fetch import cached_file, check_digest
+
+    if WEIGHTS[name].url:
+        return 'verified when it came' if cached_file(name).is_file() else 'not here'
+    check_digest(name, WEIGHTS[name], cached_file(name))
+    return 'verified'
 
 
 def _add_predict(commands: Any) -> None:
@@ -249,12 +262,19 @@ def _train(args: argparse.Namespace) -> None:
 
     from .recipe import Recipe, fields
     from .training import train
-    from .weights.catalog import recipe_file
 
     given = {f.name: getattr(args, f.name) for f in fields(Recipe) if getattr(args, f.name) is not None}
-    source = args.recipe or (f'{args.output}/recipe.toml' if args.resume else None)
-    recipe = Recipe.from_file(source if not source or Path(source).exists() else recipe_file(source), **given)
+    recipe = Recipe.from_file(_recipe_path(args), **given)
     logging.basicConfig(format='%(message)s', stream=sys.stderr)
     logging.getLogger('resnet_hub').setLevel(logging.INFO)
     folder = train(recipe, args.output, args.data, args.resume, args.device, args.compile, args.bf16)
     print(f'{folder}: load it by timm.create_model({f"local-dir:{folder}"!r}, pretrained=True)')
+
+
+def _recipe_path(args: argparse.Namespace) -> Path | None:
+    """A file, or the recipe of weights that come with the package; a run that is resumed has its own."""
+    from .weights.catalog import WEIGHTS, recipe_file
+
+    if not args.recipe:
+        return Path(args.output) / 'recipe.toml' if args.resume else None
+    return recipe_file(args.recipe) if args.recipe in WEIGHTS else Path(args.recipe)

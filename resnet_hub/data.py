@@ -89,8 +89,8 @@ def _parquet_files(name: str, dataset: Dataset, split: str, folder: str | Path |
     if folder is None:
         from huggingface_hub import snapshot_download
 
-        folder = snapshot_download(dataset.repo, repo_type='dataset', allow_patterns=f'*{pattern}')
-        return sorted(Path(folder).rglob(pattern))
+        allowed = f'{dataset.folder}/{pattern}'
+        return sorted(Path(snapshot_download(dataset.repo, repo_type='dataset', allow_patterns=allowed)).glob(allowed))
     folder = Path(folder)
     for files in (sorted(folder.glob(pattern)), sorted((folder / name).rglob(pattern)), sorted(folder.rglob(pattern))):
         if files:

@@ -10,7 +10,8 @@ Triple = tuple[float, float, float]
 class Dataset(NamedTuple):
     """A row: labelled 32×32 RGB images."""
 
-    repo: str  #: data set repository on the Hub, parquet files named {split}-*.parquet
+    repo: str  #: data set repository on the Hub
+    folder: str  #: in it, of the files {split}-*.parquet
     image: str  #: column of the images
     label: str  #: column of the labels, 0 … len(classes) - 1
     classes: tuple[str, ...]
@@ -21,14 +22,25 @@ class Dataset(NamedTuple):
 DATASETS = {
     'cifar10': Dataset(
         repo='uoft-cs/cifar10',
+        folder='plain_text',
         image='img',
         label='label',
         classes=tuple('airplane automobile bird cat deer dog frog horse ship truck'.split()),
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
     ),
+    'svhn': Dataset(
+        repo='ufldl-stanford/svhn',
+        folder='cropped_digits',
+        image='image',
+        label='label',
+        classes=tuple('0123456789'),
+        mean=(0.4377, 0.4438, 0.4728),
+        std=(0.1980, 0.2010, 0.1970),
+    ),
     'cifar100': Dataset(
         repo='uoft-cs/cifar100',
+        folder='cifar100',
         image='img',
         label='fine_label',
         classes=tuple(

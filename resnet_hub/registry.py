@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -48,12 +49,11 @@ def _default_cfgs(name: str) -> dict[str, dict[str, Any]]:
 
     with_weights = {
         f'{name}.{tag}': cfg(
-            weights.mean or weights.data.mean,
-            weights.std or weights.data.std,
+            *weights.normalisation,
             num_classes=len(weights.data.classes),
             label_names=weights.data.classes,
-            license=weights.license,
-            file=str(weights_file(f'{name}.{tag}')),
+            license=weights.publisher.license.lower(),
+            **({'url': weights.url} if weights.url else {'file': str(weights_file(f'{name}.{tag}'))}),
         )
         for tag, weights in ((tag, WEIGHTS[f'{name}.{tag}']) for tag in tags(name))
     }
@@ -75,6 +75,7 @@ def _create(
     pretrained: bool,
     pretrained_cfg: Any = None,
     pretrained_cfg_overlay: dict[str, Any] | None = None,
+    cache_dir: Any = None,
     device: Any = None,
     **kwargs: Any,
 ) -> nn.Module:
@@ -87,6 +88,11 @@ def _create(
     cfg = resolve_pretrained_cfg(name, pretrained_cfg, pretrained_cfg_overlay)
     weights = _catalog_row(name, cfg)
     model_args = {**(weights.model_args if weights else {}), **kwargs}
+    own = cfg.state_dict or cfg.file or cfg.hf_hub_id  # of the user: timm prefers each of them to the row's url
+    if pretrained and weights and weights.url and cfg.url == weights.url and not own:
+        from .weights.fetch import fetch
+
+        cfg = replace(cfg, file=str(fetch(f'{name}.{cfg.tag}', cache_dir)))
 
     def build(**args: Any) -> nn.Module:
         return cls(**{**row.model_args(), **args}, device='meta' if pretrained else device)
@@ -97,6 +103,7 @@ def _create(
         name,
         pretrained,
         pretrained_cfg=cfg.to_dict(),
+        cache_dir=cache_dir,
         feature_cfg={'out_indices': tuple(range(stages + 1))},
         **model_args,
     )
@@ -143,7 +150,7 @@ def load_model(name: str, device: str | None = None) -> nn.Module:
 def _did_you_mean(name: str) -> str:
     import timm
 
-    near = get_close_matches(name, [*ARCHITECTURES, *WEIGHTS, *timm.list_models()], n=3)
+    near = get_close_matches(name, {*WEIGHTS, *timm.list_models()}, n=4)
     return f': did you mean {", ".join(near)}?' if near else '; resnet-hub list shows those there are'
 
 

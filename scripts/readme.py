@@ -47,10 +47,10 @@ def weights() -> str:
                 f'`{name}`',
                 w.dataset,
                 f'{w.top1:.2f}',
-                f'{w.top5:.2f}',
-                f'{w.nll:.4f}',
+                f'{w.top5:.2f}' if w.top5 else '',
+                f'{w.nll:.4f}' if w.nll else '',
                 f'{ARCHITECTURES[name.partition(".")[0]][1].params:,}',
-                w.license,
+                w.publisher.license,
             )
             for name, w in WEIGHTS.items()
         ),

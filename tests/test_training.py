@@ -115,7 +115,7 @@ def test_a_loss_that_is_not_finite_stops(tiny_data, tmp_path):
         ({'holdout': 320}, 'holdout must be below 320'),
         ({'batch_size': 300}, 'batch_size must be at most 256'),
         ({'opt': 'gradient_ascent'}, "unknown optimiser 'gradient_ascent'"),
-        ({'dataset': 'svhn'}, "unknown data set 'svhn'"),
+        ({'dataset': 'mnist'}, "unknown data set 'mnist'"),
     ],
 )
 def test_unusable_recipes(change, message, tiny_data, tmp_path):

@@ -1,23 +1,85 @@
-"""From a row of the catalog to a file that is what the row says."""
+"""From a row of the catalog to a native safetensors file that is what the row says.
+
+A digest is checked once, when the bytes arrive and before anything in them is parsed; what has passed is converted
+into our cache, and found there from then on.
+"""
 
 from __future__ import annotations
 
-from ..checkpoints.folder import digest
+import hashlib
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from urllib.error import URLError
+
+from ..checkpoints.folder import encode, replacing
 from ..errors import ResnetHubError
-from .catalog import WEIGHTS, weights_file
+from .catalog import WEIGHTS, Weights, weights_file
 
 
-def verify(name: str) -> None:
-    """Compare a file's digest with its row's.
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """Where fetched weights are kept: `cache_dir`, else RESNET_HUB_CACHE, else ~/.cache/resnet_hub."""
+    return Path(cache_dir or os.environ.get('RESNET_HUB_CACHE') or Path.home() / '.cache' / 'resnet_hub')
+
+
+def cached_file(name: str, cache_dir: str | Path | None = None) -> Path:
+    """Where the weights `name` lie on this machine, once they are here; the digest is part of the name."""
+    row = WEIGHTS[name]
+    if row.url is None:
+        return weights_file(name)
+    return cache_folder(cache_dir) / f'{name}-{row.digest.partition(":")[2][:8]}.safetensors'
+
+
+def fetch(name: str, cache_dir: str | Path | None = None) -> Path:
+    """The file of the weights `name` ('cifar_resnet56.chenyaofo_cifar10'), downloaded at first use.
 
     Raises:
-        ResnetHubError: the file is missing or is not the one that was published.
+        ResnetHubError: it cannot be downloaded, or is not the file that was published; the cache stays as it was.
+        InputError: its contents are not the network that the row says.
     """
-    path = weights_file(name)
+    row, path = WEIGHTS[name], cached_file(name, cache_dir)
+    if row.url is None or path.is_file():
+        return path
+    from ..checkpoints.convert import native_state_dict
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = _download(row.url, Path(folder))
+        check_digest(name, row, file)
+        state_dict = native_state_dict(file, name.partition('.')[0], row.model_args)
+    with replacing(path) as temporary:
+        temporary.write_bytes(encode(state_dict))
+    return path
+
+
+def _download(url: str, folder: Path) -> Path:
+    """Fetch a file, and take the one that it holds out of a zip."""
+    from torch.hub import download_url_to_file
+
+    file = folder / url.rpartition('/')[2]
+    try:
+        download_url_to_file(url, str(file))
+        if file.suffix == '.zip':
+            with zipfile.ZipFile(file) as archive:
+                (member,) = archive.infolist()
+                file = folder / 'inner'
+                file.write_bytes(archive.read(member))
+    except (OSError, URLError, ValueError, zipfile.BadZipFile) as error:
+        raise ResnetHubError(f'{url} cannot be fetched: {error}; try again') from None
+    return file
+
+
+def check_digest(name: str, row: Weights, path: Path) -> None:
+    """Compare a file with the digest, or the beginning of one, of a row.
+
+    Raises:
+        ResnetHubError: it is missing, or is not the file that was published.
+    """
     if not path.is_file():
         raise ResnetHubError(f'{name}: {path} is missing; install resnet-hub again')
-    found = digest(path)
-    if found != WEIGHTS[name].sha256:
+    algorithm, _, wanted = row.digest.partition(':')
+    found = hashlib.new(algorithm, path.read_bytes(), usedforsecurity=False).hexdigest()
+    if not found.startswith(wanted):
         raise ResnetHubError(
-            f'{name}: {path} has SHA-256 {found}, not {WEIGHTS[name].sha256}; install resnet-hub again'
+            f'{name}: {row.url or path} has {algorithm} {found}, not {wanted}: it is damaged or was replaced; not used'
         )
