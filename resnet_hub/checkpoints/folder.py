@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,11 +16,14 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from ..errors import InputError
 from ..models import ARCHITECTURES
 from ..models.timm_api import make_pretrained_cfg
 
 WEIGHTS_FILE = 'model.safetensors'
 CONFIG_FILE = 'config.json'
+CARD_FILE = 'README.md'
+_MODEL_FILES = {WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, '.gitattributes'}
 
 
 @contextmanager
@@ -35,6 +39,36 @@ def replacing(path: str | Path) -> Iterator[Path]:
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(folder: str | Path, force: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place when the block ends, and vanishes if the block fails.
+
+    Raises:
+        InputError: `folder` exists; or, with `force`, it is not a model folder, which alone may be replaced.
+    """
+    folder = Path(folder)
+    if folder.exists() and not force:
+        raise InputError(f'{folder} exists already: give another folder or --force')
+    if folder.exists() and not (folder.is_dir() and {item.name for item in folder.iterdir()} <= _MODEL_FILES):
+        raise InputError(f'{folder} is not a model folder alone, and is never replaced: give another one')
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
+    new, old = scratch / 'new', scratch / 'old'
+    try:
+        new.mkdir()
+        yield new
+        if folder.exists():
+            folder.replace(old)
+        try:
+            new.replace(folder)
+        except BaseException:
+            if old.exists():
+                old.replace(folder)
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _umask() -> int:

@@ -1,7 +1,5 @@
 """What both families share: the shortcut rule, the stages, the network around them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -42,9 +40,6 @@ class PadShortcut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pad(x[:, :, :: self.stride, :: self.stride], self.pad)
-
-    def extra_repr(self) -> str:
-        return f'stride={self.stride}, pad={self.pad[4:]}'
 
 
 class LayerMaker(NamedTuple):
@@ -152,22 +147,11 @@ class ResidualNet(TimmModel):
             self.add_module(f'layer{i + 1}', stage)
             self.feature_info.append({'num_chs': chs, 'reduction': 2**i, 'module': f'layer{i + 1}'})
         self.norm = make.norm(chs) if final_norm else nn.Identity()
-        self.act = make.act() if final_norm else nn.Identity()
+        self.act = make.act(inplace=False) if final_norm else nn.Identity()
         self.num_features = chs
         self.global_pool, self.fc = create_classifier(chs, num_classes, global_pool, **make.dd)
         self.head_hidden_size = chs * self.global_pool.feat_mult()
         self.init_weights(zero_init_last)
-
-    @torch.jit.ignore
-    def init_weights(self, zero_init_last: bool = True) -> None:
-        """Convolutions from N(0, 2 / fan-out), the last layer of every branch zero; tensors on meta are left alone."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
-                nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
-        for module in self.modules():
-            last: Any = getattr(module, getattr(module, 'last', ''), None)  # a block names its branch's last layer
-            if zero_init_last and getattr(last, 'weight', None) is not None:
-                nn.init.zeros_(last.weight)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) to the last feature map, after the final norm where there is one."""
@@ -187,5 +171,5 @@ class ResidualNet(TimmModel):
         x = F.dropout(self.global_pool(x), self.drop_rate, self.training)
         return x if pre_logits else self.fc(x)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # a string here would survive fx and fail in TorchScript
         return self.forward_head(self.forward_features(x))

@@ -30,6 +30,17 @@ class TimmModel(nn.Module):
     fc: nn.Module
 
     @torch.jit.ignore
+    def init_weights(self, zero_init_last: bool = True) -> None:
+        """Convolutions from N(0, 2 / fan-out), the last layer of every branch zero; tensors on meta are left alone."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
+                nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+        for module in self.modules():
+            last: Any = getattr(module, getattr(module, 'last', ''), None)  # a block names its branch's last layer
+            if zero_init_last and getattr(last, 'weight', None) is not None:
+                nn.init.zeros_(last.weight)
+
+    @torch.jit.ignore
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """As torch's, but a network on the meta device takes the tensors over instead of losing them.
 

@@ -1,0 +1,413 @@
+"""A checkpoint from anywhere to a folder that timm and transformers load, proven before it is written.
+
+read.py reads without running anything, recognise.py finds the network and puts its tensors under our names; here
+follow what a state dict cannot say (normalisation, label names), the check on images, and the writing.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor
+
+from ..datasets import DATASETS, Dataset
+from ..errors import InputError
+from ..evaluation import Metrics
+from . import layouts
+from .folder import encode, make_config, new_folder, replacing, write_folder
+from .read import read
+from .recognise import Network, Recognised, recognise
+
+_HUB = 'hf-hub:'
+_HUB_FILES = ('model.safetensors', 'pytorch_model.bin')
+_SUFFIXES = ('.safetensors', '.pth', '.pt', '.th', '.ckpt', '.bin')
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a checkpoint turned out to be, and where the result is."""
+
+    path: Path
+    architecture: str
+    model_args: dict[str, Any]
+    num_classes: int
+    in_chans: int
+    layout: str  #: how the source spells its keys
+    source: str
+    sha256: str  #: of the source file
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    label_names: tuple[str, ...] = ()
+    dropped: dict[str, str] = field(default_factory=dict)  #: tensors of the file that are not in the result, and why
+    assumptions: list[str] = field(default_factory=list)  #: what the file does not show
+    metrics: Metrics | None = None  #: on the images of `check`
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What images and classes mean to the network."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    label_names: tuple[str, ...]
+    normalisation: str  #: 'catalog', 'given' or 'assumed'
+    assumptions: list[str]
+    dataset: str | None
+
+
+def known_facts(sha256: str) -> Mapping[str, Any]:
+    """What the catalog says of a file with this digest: any of mean, std, dataset; it wins over every option."""
+    return {}
+
+
+def convert_checkpoint(
+    source: str | Path,
+    output: str | Path,
+    *,
+    dataset: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    labels: str | Path | None = None,
+    key: str | None = None,
+    check: str | Path | None = None,
+    force: bool = False,
+    to: str | None = None,
+) -> Conversion:
+    """Convert a checkpoint of any known spelling to a model folder, or with `to` to one file of another layout.
+
+    Args:
+        source: a file, a URL, or 'hf-hub:OWNER/NAME'.
+        output: the folder to write, or with `to` the file; it appears whole or not at all.
+        dataset: 'cifar10' or 'cifar100': normalisation and label names, unless said otherwise.
+        mean, std: normalisation of the images, scaled to 0 … 1.
+        labels: a text file with the name of one class per line.
+        key: the network to take from a file with several.
+        check: a folder with the data set's images: measure the result, and refuse one near chance.
+        force: replace what `output` has.
+        to: a layout to write instead of ours: a key of `layouts.LAYOUTS`.
+
+    Raises:
+        InputError: the source cannot be read, or is another network, or an option does not fit.
+    """
+    output = Path(output)
+    layout = layouts.find_layout(to) if to is not None else None
+    _check_output(output, force, folder=layout is None)
+    with local_file(source) as path:
+        name = path.name if isinstance(source, Path) or ('://' not in source and _HUB not in source) else str(source)
+        tree, sha256 = read(path)
+        found = recognise(tree, key)
+        del tree
+    network = found.network
+    architecture, model_args = network.architecture()
+    common: dict[str, Any] = {
+        'architecture': architecture,
+        'model_args': model_args,
+        'num_classes': network.num_classes,
+        'in_chans': network.in_chans,
+        'layout': found.layout,
+        'source': name,
+        'sha256': sha256,
+        'dropped': found.dropped,
+    }
+    state_dict = _separate(found.state_dict)
+    if layout is not None:
+        _write_file(output, write_layout(state_dict, network, to or ''), layout)
+        return Conversion(path=output, **common, assumptions=found.assumptions)
+
+    prove(network, state_dict)
+    facts = _facts(network, sha256, dataset, mean, std, labels)
+    metrics = None if check is None else _measure(network, state_dict, facts, check)
+    result = Conversion(
+        path=output,
+        **common,
+        mean=facts.mean,
+        std=facts.std,
+        label_names=facts.label_names,
+        assumptions=[*found.assumptions, *facts.assumptions],
+        metrics=metrics,
+    )
+    _write(result, state_dict, found, facts, force)
+    return result
+
+
+def native_state_dict(path: Path, architecture: str, model_args: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint file under our names, proven to fill a network that is known beforehand.
+
+    Raises:
+        InputError: the file cannot be read, or holds another network than `architecture` with `model_args`.
+    """
+    found = recognise(read(path).tree)
+    if found.network.architecture() != (architecture, dict(model_args)):
+        raise InputError(f'{path.name} holds {found.network.architecture()}, not {(architecture, dict(model_args))}')
+    state_dict = _separate(found.state_dict)
+    prove(found.network, state_dict)
+    return state_dict
+
+
+def prove(network: Network, state_dict: Mapping[str, Tensor]) -> None:
+    """Load strictly into the network, built without memory: every tensor has its place, and every place its tensor."""
+    network.build(device='meta').load_state_dict(dict(state_dict), strict=True)
+
+
+# ----------------------------------------------------------------------------------------------------- what comes in
+
+
+@contextmanager
+def local_file(source: str | Path) -> Iterator[Path]:
+    """The file that a source stands for, fetched if it lies elsewhere."""
+    text = str(source)
+    if text.startswith(_HUB):
+        yield _from_hub(text.removeprefix(_HUB))
+    elif urlsplit(text).scheme in ('http', 'https', 'file'):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / (Path(urlsplit(text).path).name or 'checkpoint')
+            try:
+                torch.hub.download_url_to_file(text, str(path), progress=False)
+            except (OSError, ValueError, RuntimeError) as error:
+                raise InputError(f'cannot download {text}: {error}; check the address') from None
+            yield path
+    else:
+        yield Path(source)
+
+
+def _from_hub(repo: str) -> Path:
+    from huggingface_hub import hf_hub_download, list_repo_files
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        names = list_repo_files(repo)
+        candidates = [name for name in _HUB_FILES if name in names]
+        candidates = candidates[:1] or [name for name in names if name.endswith(_SUFFIXES)]
+        if len(candidates) != 1:
+            listed = ', '.join(candidates[:5]) or 'none'
+            raise InputError(f'{_HUB}{repo} must hold one checkpoint (it has {listed}): give the URL of the file')
+        return Path(hf_hub_download(repo, candidates[0]))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        first = str(error).strip().partition('\n')[0]
+        raise InputError(f'cannot read {_HUB}{repo}: {first}; check the name and your access') from None
+
+
+# --------------------------------------------------------------------------------- what the tensors cannot tell
+
+
+def _facts(
+    network: Network,
+    sha256: str,
+    dataset: str | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    labels: str | Path | None,
+) -> _Facts:
+    """Normalisation and label names: the catalog's, else the options', else by the number of classes."""
+    known = known_facts(sha256)
+    row_name, dataset_given = known.get('dataset') or dataset, bool(known or dataset)
+    assumptions = []
+    if row_name is None:
+        row_name = next((name for name, row in DATASETS.items() if len(row.classes) == network.num_classes), None)
+    row = _dataset(row_name, network) if row_name else None
+    mean, std, normalisation = _normalisation(known, mean, std, row, dataset_given, network)
+    if normalisation == 'assumed':
+        assumptions.append(f'mean {mean} and std {std}, those of {row_name}, by the number of classes (--mean, --std)')
+    if labels is not None:
+        names = _read_labels(Path(labels), network.num_classes)
+    else:
+        names = row.classes if row else ()
+        if row and not dataset_given:
+            assumptions.append(f'label names of {row_name}, by the number of classes (--labels, --dataset)')
+    return _Facts(tuple(mean), tuple(std), tuple(names), normalisation, assumptions, row_name)
+
+
+def _dataset(name: str, network: Network) -> Dataset:
+    from ..data import find_dataset
+
+    row = find_dataset(name)
+    if len(row.classes) != network.num_classes:
+        raise InputError(
+            f'{name} has {len(row.classes)} classes, the checkpoint {network.num_classes}: leave out --dataset, and '
+            'give --mean and --std'
+        )
+    return row
+
+
+def _normalisation(
+    known: Mapping[str, Any],
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    row: Dataset | None,
+    dataset_given: bool,
+    network: Network,
+) -> tuple[Sequence[float], Sequence[float], str]:
+    if 'mean' in known:
+        return known['mean'], known['std'], 'catalog'
+    if (mean is None) != (std is None):
+        raise InputError('give both --mean and --std, or neither')
+    if mean is not None and std is not None:
+        _check_constants(mean, std, network.in_chans)
+        return tuple(map(float, mean)), tuple(map(float, std)), 'given'
+    if row is None or network.in_chans != len(row.mean):
+        raise InputError(
+            f'normalisation unknown for {network.num_classes} classes and {network.in_chans} input channels: give '
+            '--mean and --std'
+        )
+    return row.mean, row.std, 'given' if dataset_given else 'assumed'
+
+
+def _check_constants(mean: Sequence[float], std: Sequence[float], in_chans: int) -> None:
+    for name, values in (('--mean', mean), ('--std', std)):
+        if len(values) != in_chans:
+            raise InputError(f'{name} needs one number for each of {in_chans} input channels, not {len(values)}')
+        if not all(math.isfinite(value) and -1 <= value <= 1 for value in values):
+            raise InputError(f'{name} must be in units of pixels from 0 to 1, not {tuple(values)}: divide by 255')
+    if min(std) <= 0:
+        raise InputError(f'--std must be positive, not {tuple(std)}')
+
+
+def _read_labels(path: Path, num_classes: int) -> tuple[str, ...]:
+    try:
+        names = tuple(line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f'cannot read the labels in {path} ({error}): give a text file, one name per line') from None
+    if len(names) != num_classes:
+        raise InputError(f'{path} has {len(names)} labels, the checkpoint {num_classes} classes: one name per line')
+    return names
+
+
+def _measure(network: Network, state_dict: Mapping[str, Tensor], facts: _Facts, folder: str | Path) -> Metrics:
+    """Accuracy on the test images.
+
+    Raises:
+        InputError: it is near chance, that is below three times that of guessing: the weights are then read into
+            another network than their own (or the images are of another data set).
+    """
+    from ..data import load_images
+    from ..evaluation import evaluate
+
+    if facts.dataset is None:
+        raise InputError(f'no data set of {network.num_classes} classes is known to check with: leave out --check')
+    images = load_images(facts.dataset, 'test', folder)
+    model = network.build(device='meta')
+    model.load_state_dict(dict(state_dict))
+    metrics = evaluate(model, images, facts.mean, facts.std)  # type: ignore[arg-type]
+    chance = 100 / network.num_classes
+    if metrics.top1 < 3 * chance:
+        raise InputError(
+            f'top-1 is {metrics.top1:.2f} % on {facts.dataset}, near the chance of {chance:.2f} %: the file is of '
+            'another network with the same tensors, or of other data; nothing was written'
+        )
+    return metrics
+
+
+# ------------------------------------------------------------------------------------------------------ what goes out
+
+
+def write_layout(state_dict: Mapping[str, Tensor], network: Network, layout: str) -> dict[str, Tensor]:
+    """A native state dict under the keys of a layout: the inverse of `recognise`.
+
+    Raises:
+        InputError: the layout has no place for this network.
+    """
+    row = layouts.find_layout(layout)
+    facts = (network.family, network.block, len(network.layers), network.shortcut_type, network.final_norm)
+    reason = layouts.cannot_hold(row, *facts)
+    if reason:
+        fitting = ', '.join(name for name, other in layouts.LAYOUTS.items() if not layouts.cannot_hold(other, *facts))
+        raise InputError(f'layout {layout} cannot hold this network, {reason}; use one of {fitting}')
+    return layouts.rename(state_dict, row, network.family)
+
+
+def _check_output(output: Path, force: bool, folder: bool) -> None:
+    if not folder and output.is_dir():
+        raise InputError(f'{output} is a directory: with --to, give the file to write')
+    if output.exists() and not force:
+        raise InputError(f'{output} exists already: give another output or --force')
+
+
+def _separate(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that share no memory, as safetensors wants them."""
+    seen: set[int] = set()
+    result = {}
+    for key, tensor in state_dict.items():
+        tensor = tensor.detach()
+        whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+        fresh = tensor.untyped_storage().data_ptr() not in seen
+        seen.add(tensor.untyped_storage().data_ptr())
+        result[key] = tensor.contiguous() if whole and fresh else tensor.clone(memory_format=torch.contiguous_format)
+    return result
+
+
+def _write_file(output: Path, state_dict: dict[str, Tensor], layout: layouts.Layout) -> None:
+    if output.suffix == '.safetensors':
+        data = encode(state_dict)
+    else:
+        buffer = io.BytesIO()
+        torch.save({layout.container: state_dict} if layout.container else state_dict, buffer)
+        data = buffer.getvalue()
+    with replacing(output) as path:
+        path.write_bytes(data)
+
+
+def _write(result: Conversion, state_dict: dict[str, Tensor], found: Recognised, facts: _Facts, force: bool) -> None:
+    floats = [tensor.dtype for tensor in state_dict.values() if tensor.is_floating_point()]
+    provenance: dict[str, Any] = {
+        'normalisation': facts.normalisation,
+        'source': {
+            'name': result.source,
+            'sha256': result.sha256,
+            'layout': result.layout,
+            'assumptions': result.assumptions,
+            **({'dropped': result.dropped} if result.dropped else {}),
+            **({} if found.counters else {'num_batches_tracked': 'not in the source, 0 here'}),
+        },
+    }
+    if result.metrics:
+        provenance['measured'] = {'dataset': facts.dataset, **result.metrics.to_dict()}
+    config = make_config(
+        result.architecture,
+        mean=facts.mean,
+        std=facts.std,
+        num_classes=result.num_classes,
+        in_chans=result.in_chans,
+        label_names=facts.label_names or None,
+        model_args=result.model_args,
+        # networks of half precision are read into float32 ones: the file's precision is not that of the arithmetic
+        dtype=torch.float64 if set(floats) == {torch.float64} else torch.float32,
+        **provenance,
+    )
+    with new_folder(result.path, force) as folder:
+        write_folder(folder, state_dict, config)
+        (folder / 'README.md').write_text(_readme(result, facts), encoding='utf-8')
+
+
+def _readme(result: Conversion, facts: _Facts) -> str:
+    args = ', '.join(f'{name}={value!r}' for name, value in result.model_args.items())
+    lines = [
+        f'# {result.architecture}',
+        '',
+        f'Converted by resnet-hub from `{result.source}` (SHA-256 `{result.sha256}`), layout {result.layout}.',
+        '',
+        '```python',
+        'import timm',
+        '',
+        f"model = timm.create_model('local-dir:{result.path.name}', pretrained=True)",
+        '```',
+        '',
+        f'- Network: {result.architecture}{f" with {args}" if args else ""}, {result.num_classes} classes, '
+        f'{result.in_chans} input channels',
+        f'- Normalisation ({facts.normalisation}): mean {facts.mean}, std {facts.std}',
+    ]
+    if result.metrics:
+        lines.append(
+            f'- Top-1 {result.metrics.top1:.2f} % on the {result.metrics.images} test images of {facts.dataset}'
+        )
+    lines += [f'- Assumed: {text}' for text in result.assumptions]
+    lines += [f'- Left out: {name} ({why})' for name, why in result.dropped.items()]
+    return '\n'.join(lines) + '\n'

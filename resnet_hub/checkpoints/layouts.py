@@ -1,0 +1,270 @@
+"""THE TABLE of key layouts: how code bases spell the places of a network, to read and to write.
+
+Reading goes by vocabulary: `WRAPPERS`, `BLOCKS`, `BRANCH`, `SHORTCUT` and the names of the head recognise the role of
+each part of a key, so that spellings may mix and need not be listed as a whole. A new synonym is a word more.
+Writing (`--to`) goes by `LAYOUTS`: a row spells every place of our native names. A new layout is a row more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ..errors import InputError
+
+# ---------------------------------------------------------------------------------------------- reading: vocabulary
+
+#: path components that only wrap a network, in any stack
+WRAPPERS = set('module model net network backbone encoder features resnet _orig_mod inner_model base_model'.split())
+
+_STAGE = 'layer|stage|block|group|conv|res|res_?layer|res_?block|residual_?block|residual_?layer|layers|blocks|stages'
+_LIST = 'layers|layer|stages|stage|blocks|groups|res_?layers|res_?blocks|residual_?blocks|residual_?layers'
+
+#: where a residual block begins; `stage` and `index` number it, in an order of whatever origin
+BLOCKS = [
+    # layer1.0. | stage_1.0. | conv2_x.0. | block1.layer.0. | stage1.unit1.
+    rf'(?:{_STAGE})_?(?P<stage>\d+)(?:_x)?(?:\.(?:{_LIST}))?\.(?:unit|block|layer|res)?_?(?P<index>\d+)\.',
+    # layers.0.0. | stages.0.blocks.0.
+    rf'(?:{_LIST})\.(?P<stage>\d+)\.(?:(?:{_LIST}|unit)[._]?)?(?P<index>\d+)\.',
+    # blocks.0. : one list of all blocks, whose stages follow from their widths
+    rf'(?:{_LIST})\.(?P<index>\d+)\.',
+]
+
+#: inside a block: the n-th convolution or norm of the branch
+BRANCH = [
+    r'(?:body\.)?(?:conv|convolution)_?(?P<n>\d|[abc])(?:\.conv|\.(?:bn|norm))?',  # conv1, conv_1, body.conv1.bn
+    r'(?:bn|norm|batch_?norm)_?(?P<n>\d|[abc])',
+]
+#: … or their place in an nn.Sequential, where only the rows of SEQUENCES are certain
+SEQUENTIAL = r'(?:residual_function|residual|left|main|main_path|branch|body|layers?|conv_?block|block)\.(?P<n>\d+)'
+#: convolution, norm, activation, convolution, norm (, activation, convolution, norm)
+SEQUENCES = {2: ((0, 3), (1, 4)), 3: ((0, 3, 6), (1, 4, 7))}
+
+#: inside a block: convolution (0, conv, nothing) and norm (1, bn) of the projection
+SHORTCUT = (
+    r'(?:shortcut|short_cut|convShortcut|conv_shortcut|shortcut_conv|shortcut_bn|bn_shortcut|shortcut_norm'
+    r'|downsample|down_sample|downsampling|downsample_conv|downsample_bn|identity_conv|identity_bn|identity_downsample'
+    r'|skip|skip_conv|skip_bn|skip_connection|proj|projection|conv_?sc|bn_?sc|conv_?res|bn_?res)'
+    r'(?:\.(?P<place>0|1|conv|bn|norm|conv1|bn1))?'
+)
+
+#: the norm after the last block of a pre-activation network
+FINAL_NORM = (
+    r'(?:bn\d?|norm\d?|post_activ\.bn|(?:final|last|post|out)_?(?:bn|norm)|(?:bn|norm)_?(?:final|last|out|end))'
+)
+#: the classifier
+CLASSIFIER = (
+    r'(?:fc|fc\d|linear|linear\d|classifier|output|out|head|heads?\.fc|logits|last_linear|last_layer|dense'
+    r'|fully_connected|final|final_fc|fc_out|output_layer|out_layer|cls)(?:\.(?:\d|fc|linear))?'
+)
+
+#: tensors that profilers, pruners and averaging leave and no forward pass reads
+IGNORED = {
+    r'(?:.*\.)?total_(?:ops|params)': "a profiler's counter",
+    r'(?:.*\.)?n_averaged': 'the counter of averaged models',
+    r'(?:.*\.)?num_batches_tracked_(?:ema|old)': 'a counter',
+}
+
+#: keys and what they show: the first match names the other network in the refusal
+OTHER_NETWORKS = [
+    (r'alpha|prelu|act\d?\.weight|relu\d?\.weight|slope', 'a learnt activation'),
+    (r'adder', 'an AdderNet, which adds instead of multiplying'),
+    (r'zero_point|fake_quant|observer|quant|lsq|step_size|clip|act_scale|weight_scale|scale', 'a quantised network'),
+    (
+        r'(?:^|\.)(?:se|se_\w+|squeeze|excitation|ca|sa|cbam|attention|eca|gct)\d?\.',
+        'a network with attention (SE, CBAM)',
+    ),
+    (r'mask', 'a pruned network whose masks are part of it'),
+    (r'weight_[guv]$|weight_orig|parametrizations', 'a network with reparametrised weights'),
+    (r'sub_block1', 'a TRADES wide residual net with a second first stage'),
+    (r'lora_|adapter', 'a network with adapters'),
+    (r'^(?:\w+\.)*pre\.', "weiaicunzai's pre-activation network, which has a stem norm and biases"),
+    (r'proj|predictor|mlp|queue|prototypes|memory', 'a self-supervised network, not a classifier'),
+    (r'normalize|mean|std|mu|sigma', 'a network that normalises its input itself'),
+    (r'gate|router|policy', 'a network with gates'),
+    (r'denseblock|dense\d|trans\d', 'a DenseNet'),
+    (r'features\.\d+\.(?:weight|bias)$', 'a plain chain of convolutions (VGG)'),
+    (r'qkv|attn|pos_embed|cls_token', 'a transformer'),
+]
+
+
+def compiled_blocks() -> re.Pattern[str]:
+    """One pattern for all of `BLOCKS`; groups s0, i0, s1, i1 … are stage and index of each row."""
+    rows = [
+        row.replace('?P<stage>', f'?P<s{number}>').replace('?P<index>', f'?P<i{number}>')
+        for number, row in enumerate(BLOCKS)
+    ]
+    return re.compile(rf'(?:^|(?<=\.))(?:{"|".join(rows)})', re.IGNORECASE)
+
+
+# ------------------------------------------------------------------------------------------- writing: whole layouts
+
+
+class Layout(NamedTuple):
+    """A row: how one code base spells a network, and which networks it can spell.
+
+    In a spelling {s} numbers the stages from 1 and {t} from 2, {i} the blocks of a stage from 0 and {u} from 1.
+    """
+
+    who: str
+    block: str
+    convs: tuple[str, str, str]
+    norms: tuple[str, str, str]
+    shortcut: tuple[str, ...]  #: convolution and norm (V1), or the convolution alone (V2)
+    stem: tuple[str, ...]  #: convolution and norm (V1), or the convolution alone (V2)
+    classifier: str
+    final_norm: str = ''
+    families: tuple[str, ...] = ('CifarResNet', 'PreActResNet')
+    stages: tuple[int, ...] = (3, 4)
+    blocks: tuple[str, ...] = ('basic', 'bottleneck')
+    shortcut_types: tuple[str, ...] = ('A', 'B')
+    final_norms: tuple[bool, ...] = (False, True)
+    wrapper: str = ''  #: before every key
+    container: str = ''  #: what the author's files hold the state dict under
+
+
+_CONVS, _NORMS = ('conv1', 'conv2', 'conv3'), ('bn1', 'bn2', 'bn3')
+_V1, _V2 = ('CifarResNet',), ('PreActResNet',)
+_KUANGLIU = Layout(
+    who='kuangliu/pytorch-cifar',
+    block='layer{s}.{i}',
+    convs=_CONVS,
+    norms=_NORMS,
+    shortcut=('shortcut.0', 'shortcut.1'),
+    stem=('conv1', 'bn1'),
+    classifier='linear',
+    final_norms=(False,),
+    container='net',
+)
+_OSMR = Layout(
+    who='osmr/pytorchcv, resnet*',
+    block='features.stage{s}.unit{u}',
+    convs=('body.conv1.conv', 'body.conv2.conv', 'body.conv3.conv'),
+    norms=('body.conv1.bn', 'body.conv2.bn', 'body.conv3.bn'),
+    shortcut=('identity_conv.conv', 'identity_conv.bn'),
+    stem=('features.init_block.conv', 'features.init_block.bn'),
+    classifier='output',
+    families=_V1,
+    shortcut_types=('B',),
+)
+_OSMR_V2 = _OSMR._replace(
+    who='osmr/pytorchcv, preresnet*',
+    shortcut=('identity_conv',),
+    stem=('features.init_block',),
+    final_norm='features.post_activ.bn',
+    families=_V2,
+    final_norms=(True,),
+)
+
+LAYOUTS = {
+    'native': Layout(
+        who='timm and torchvision; resnet-hub',
+        block='layer{s}.{i}',
+        convs=_CONVS,
+        norms=_NORMS,
+        shortcut=('downsample.0', 'downsample.1'),
+        stem=('conv1', 'bn1'),
+        classifier='fc',
+        final_norm='norm',
+    ),
+    'kuangliu': _KUANGLIU,
+    'kuangliu_norm': _KUANGLIU._replace(
+        who='robust training, after kuangliu/pytorch-cifar',
+        final_norm='bn',
+        families=_V2,
+        final_norms=(True,),
+        container='',
+    ),
+    'article': _KUANGLIU._replace(who='tutorials, after kuangliu/pytorch-cifar', families=_V1, container=''),
+    'xternalz': Layout(
+        who='xternalz/WideResNet-pytorch',
+        block='block{s}.layer.{i}',
+        convs=_CONVS,
+        norms=_NORMS,
+        shortcut=('convShortcut',),
+        stem=('conv1',),
+        classifier='fc',
+        final_norm='bn1',
+        families=_V2,
+        stages=(3,),
+        blocks=('basic',),
+        shortcut_types=('B',),
+        final_norms=(True,),
+        container='state_dict',
+    ),
+    'akamaster': _KUANGLIU._replace(
+        who='akamaster/pytorch_resnet_cifar10',
+        families=_V1,
+        stages=(3,),
+        blocks=('basic',),
+        shortcut_types=('A',),
+        wrapper='module.',
+        container='state_dict',
+    ),
+    'weiaicunzai': Layout(
+        who='weiaicunzai/pytorch-cifar100',
+        block='conv{t}_x.{i}',
+        convs=('residual_function.0', 'residual_function.3', 'residual_function.6'),
+        norms=('residual_function.1', 'residual_function.4', 'residual_function.7'),
+        shortcut=('shortcut.0', 'shortcut.1'),
+        stem=('conv1.0', 'conv1.1'),
+        classifier='fc',
+        families=_V1,
+        stages=(4,),
+        shortcut_types=('B',),
+    ),
+    'osmr': _OSMR,
+    'osmr_preresnet': _OSMR_V2,
+    'osmr_wrn': _OSMR_V2._replace(who='osmr/pytorchcv, wrn*', blocks=('basic',), stages=(3,)),
+}
+
+
+def spell(layout: Layout, name: str, family: str) -> str:
+    """A native module name ('layer1.0.conv1') as a layout spells it, without the layout's wrapper."""
+    parts = name.split('.')
+    if parts[0].startswith('layer'):
+        stage, index = int(parts[0][5:]), int(parts[1])
+        block = layout.block.format(s=stage, t=stage + 1, i=index, u=index + 1)
+        if parts[2] == 'downsample':
+            return f'{block}.{layout.shortcut[int(parts[3])]}'
+        spellings = layout.convs if parts[2].startswith('conv') else layout.norms
+        return f'{block}.{spellings[int(parts[2][-1]) - 1]}'
+    if parts[0] in ('conv1', 'bn1'):
+        return layout.stem[parts[0] == 'bn1']
+    return {'norm': layout.final_norm, 'fc': layout.classifier}[name]
+
+
+def cannot_hold(layout: Layout, family: str, block: str, stages: int, shortcut_type: str, final_norm: bool) -> str:
+    """What keeps a layout from spelling a network; '' if it can."""
+    limits: list[tuple[object, tuple[object, ...], str]] = [
+        (family, layout.families, 'networks of class'),
+        (stages, layout.stages, 'stages:'),
+        (block, layout.blocks, 'blocks:'),
+        (shortcut_type, layout.shortcut_types, 'shortcut_type'),
+        (final_norm, layout.final_norms if family == 'PreActResNet' else (False,), 'final_norm'),
+    ]
+    for value, allowed, what in limits:
+        if value not in allowed:
+            return f'it has {what} {" or ".join(map(str, allowed))} only, not {value}'
+    return ''
+
+
+def rename(state_dict: Mapping[str, Tensor], layout: Layout, family: str) -> dict[str, Tensor]:
+    """Native keys to a layout's."""
+    modules = {key.rpartition('.')[0] for key in state_dict}
+    spelled = {module: layout.wrapper + spell(layout, module, family) for module in modules}
+    return {f'{spelled[key.rpartition(".")[0]]}.{key.rpartition(".")[2]}': v for key, v in state_dict.items()}
+
+
+def find_layout(name: str) -> Layout:
+    """The row of a layout.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in LAYOUTS:
+        raise InputError(f'unknown layout {name!r}: use one of {", ".join(LAYOUTS)}')
+    return LAYOUTS[name]

@@ -1,0 +1,224 @@
+"""Bytes to tensors, without running anything: safetensors, torch's zips and older pickles, zips that hold one of them.
+
+A file is read once; its digest and its tensors are those of the same bytes. Pickles go through torch's restricted
+unpickler with a fixed list of harmless types beside tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import stat
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ..errors import InputError
+
+_MODEL_SUFFIXES = ('.pth', '.pt', '.th', '.ckpt', '.bin', '.t7', '.tar', '.pkl', '.safetensors')
+_MAX_HEADER = 100 << 20  # as safetensors itself has it
+_MAX_INFLATION = 50  # weights hardly compress; a file that claims more is a trap
+_BUILTINS = (dict, list, tuple, int, float, bool, str)
+
+#: the first bytes of what is not a checkpoint, and what to do
+_OTHER_FORMATS: list[tuple[bytes, str]] = [
+    (b'version https://git-lfs', 'the pointer that Git LFS left in place of the file: run `git lfs pull` there'),
+    (b'<!DOCTYPE', 'a web page: download the file itself (the "raw" link)'),
+    (b'<!doctype', 'a web page: download the file itself (the "raw" link)'),
+    (b'<html', 'a web page: download the file itself (the "raw" link)'),
+    (b'\x89HDF', 'an HDF5 file of Keras: it holds no PyTorch checkpoint; convert it with its own framework first'),
+    (b'\x1f\x8b', 'gzip-compressed: unpack it first with gunzip or tar xzf'),
+    (b'7z\xbc\xaf', 'a 7-Zip archive: unpack it first'),
+    (b'Rar!', 'a RAR archive: unpack it first'),
+    (b'\x93NUMPY', 'a numpy array: give a PyTorch or safetensors file'),
+    (b'\x08\x03\x12', 'an ONNX model: give the PyTorch checkpoint that it was exported from'),
+]
+
+_OWNER = 'python -c "import torch; torch.save(torch.load({name!r}, weights_only=False).state_dict(), \'weights.pth\')"'
+
+
+class Source(NamedTuple):
+    """What a file holds."""
+
+    tree: Any  #: nested containers with tensors in them
+    sha256: str
+
+
+def read(path: str | Path) -> Source:
+    """Read a checkpoint file.
+
+    Raises:
+        InputError: it is missing, unreadable, changing, of another format, damaged, or would run code.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    return Source(_parse(data, path.name), hashlib.sha256(data).hexdigest())
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            kind = 'a directory: give the file in it' if path.is_dir() else 'no regular file: give a checkpoint file'
+            raise InputError(f'{path} is {kind}')
+        with open(path, 'rb') as file:
+            size = path.stat().st_size
+            data = file.read(size + 1)
+        if len(data) != size or path.stat().st_size != size:
+            raise InputError(f'{path} changes while it is read: wait until it is written, then try again')
+    except OSError as error:
+        raise InputError(f'cannot read {path}: {error.strerror or error}; check the path') from None
+    if not data:
+        raise InputError(f'{path} is empty (0 bytes): download it again')
+    return data
+
+
+def _parse(data: bytes, name: str, nested: bool = False) -> Any:
+    for magic, what in _OTHER_FORMATS:
+        if data.startswith(magic):
+            raise InputError(f'{name} is {what}')
+    if data.startswith(b'PK'):
+        return _parse_zip(data, name, nested)
+    if data[8:9] == b'{':
+        return _parse_safetensors(data, name)
+    return _parse_torch(data, name)
+
+
+def _parse_safetensors(data: bytes, name: str) -> Any:
+    import safetensors.torch
+
+    (length,) = struct.unpack('<Q', data[:8])
+    if length > min(_MAX_HEADER, len(data) - 8):
+        raise InputError(
+            f'{name}: bytes 0 to 7 give a safetensors header of {length} bytes, but the file has {len(data)}; '
+            'it is damaged or truncated: download it again'
+        )
+    try:
+        json.loads(data[8 : 8 + length], object_pairs_hook=_unique)
+        return safetensors.torch.load(data)
+    except InputError as error:
+        raise InputError(f'{name}: {error}') from None
+    except Exception as error:  # whatever a parser makes of damaged bytes
+        raise InputError(f'{name} is no intact safetensors file ({_line(error)}): download it again') from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise InputError(f'the safetensors header has {key!r} twice; write the file again')
+        result[key] = value
+    return result
+
+
+def _parse_zip(data: bytes, name: str, nested: bool) -> Any:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = archive.namelist()
+            if any(item.endswith('/constants.pkl') or item.endswith('/model.json') for item in names):
+                raise InputError(
+                    f'{name} is a TorchScript archive, which holds code: where you trust it, run python -c "import '
+                    f"torch; torch.save(torch.jit.load({name!r}).state_dict(), 'weights.pth')\" and convert weights.pth"
+                )
+            if any(item.rpartition('/')[2] == 'data.pkl' for item in names):
+                return _parse_torch(data, name)
+            models = [item for item in archive.infolist() if item.filename.lower().endswith(_MODEL_SUFFIXES)]
+            if nested or len(models) != 1:
+                held = ', '.join(item.filename for item in models[:5]) or 'none'
+                raise InputError(f'{name} is a zip that must hold one checkpoint (it has {held}): unpack it first')
+            if models[0].file_size > max(1 << 20, _MAX_INFLATION * models[0].compress_size):
+                raise InputError(
+                    f'{name}: {models[0].filename} claims {models[0].file_size} bytes out of '
+                    f'{models[0].compress_size}, which no weights do: unpack it yourself if you trust it'
+                )
+            return _parse(archive.read(models[0]), models[0].filename, nested=True)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a parser makes of damaged bytes
+        raise InputError(f'{name} is no intact zip archive ({_line(error)}): download it again') from None
+
+
+def _parse_torch(data: bytes, name: str) -> Any:
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_safe_globals()):
+            warnings.simplefilter('ignore')  # of pickle protocols and storages of old; what matters is raised
+            return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
+    except Exception as error:  # whatever the unpickler makes of hostile or damaged bytes
+        raise InputError(_explain(str(error), name) or _damaged(data, name, error)) from None
+
+
+def _explain(message: str, name: str) -> str:
+    """One line about a pickle that needs more than tensors and plain containers; '' if that is not the trouble."""
+    if 'TorchScript' in message:
+        return f'{name} is a TorchScript archive: save the state_dict() of the loaded module and convert that'
+    found = re.search(r'(?:GLOBAL|allow|of) ([\w.]+\.\w+|eval|exec|getattr|__import__|\w+) (?:was not|whose)', message)
+    if not found:
+        if 'nsupported' in message and 'operand' in message:
+            return (
+                f'{name} is a pickle of a protocol that torch reads only by running it ({_line(message)}): where you '
+                "trust it, load it and save it again with torch.save(checkpoint, 'weights.pth')"
+            )
+        return ''
+    what = found[1]
+    if what.rpartition('.')[2][:1].isupper():
+        return (
+            f'{name} is no plain state dict: its pickle needs the class {what}, and unpickling it would run code; '
+            f'where that class is installed and if you trust the file, run {_OWNER.format(name=name)} '
+            '(or save only the state_dict of what it holds) and convert weights.pth'
+        )
+    return f'{name} would run code when unpickled ({what}): nothing was run; get the weights from a source you trust'
+
+
+def _damaged(data: bytes, name: str, error: Exception) -> str:
+    head = data[:4].hex(' ')
+    return (
+        f'{name} is no intact checkpoint ({_line(error)}): {len(data)} bytes that begin with {head}, where a PyTorch '
+        'or safetensors file was expected; download it again'
+    )
+
+
+def _line(error: object, limit: int = 160) -> str:
+    """The beginning of an error's text, on one line."""
+    text = ' '.join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[:limit] + ' …'
+
+
+def _safe_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """What may stand beside tensors in a pickle: types that only hold values."""
+    import argparse
+    import collections
+    import datetime
+    import pathlib
+    import types
+
+    import numpy as np
+
+    multiarray = np._core.multiarray  # type: ignore[attr-defined]
+    plain = {code: np.dtype(code) for code in '?bhilqBHILQefd'}
+
+    def dtype(code: str, *_: Any) -> Any:
+        """Numbers only: a crafted structured dtype could make numpy read beyond its data."""
+        return plain[np.dtype(code).char]
+
+    path = pathlib.PurePosixPath  # the path as a value, on any system
+    return [
+        argparse.Namespace,
+        types.SimpleNamespace,
+        collections.defaultdict,
+        datetime.datetime,
+        datetime.date,
+        datetime.timedelta,
+        *((path, f'pathlib.{name}') for name in ('PosixPath', 'PurePosixPath', '_local.PosixPath')),
+        *((kind, f'{module}.{kind.__name__}') for kind in _BUILTINS for module in ('builtins', '__builtin__')),
+        *((multiarray.scalar, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
+        *((multiarray._reconstruct, f'numpy.{core}.multiarray._reconstruct') for core in ('core', '_core')),
+        (dtype, 'numpy.dtype'),
+        np.ndarray,
+        *{type(item) for item in plain.values()},
+    ]
