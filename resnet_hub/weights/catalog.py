@@ -29,7 +29,7 @@ AKAMASTER = Publisher(
 CHENYAOFO = Publisher(
     'chenyaofo', 'https://github.com/chenyaofo/pytorch-cifar-models', 'BSD-3-Clause', 'Copyright (c) 2021, chenyaofo'
 )
-OSMR = Publisher('osmr', 'https://github.com/osmr/imgclsmob', 'MIT', 'Copyright (c) 2018-2021 Oleg Sémery')
+OSMR = Publisher('osmr', 'https://github.com/osmr/imgclsmob', 'MIT', 'Copyright (c) 2018-2026 Oleg Sémery')
 
 
 class Weights(NamedTuple):
