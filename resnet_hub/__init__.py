@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import _autoload
 
 if TYPE_CHECKING:
+    from .checkpoints.convert import Conversion, convert_checkpoint
     from .errors import InputError, MissingExtraError, ResnetHubError
     from .evaluation import Metrics, evaluate
     from .models import CifarResNet, PreActResNet
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from .training import train
 
 _PUBLIC = {
+    'Conversion': 'checkpoints.convert',
+    'convert_checkpoint': 'checkpoints.convert',
     'CifarResNet': 'models',
     'PreActResNet': 'models',
     'Recipe': 'recipe',
@@ -33,6 +36,7 @@ _PUBLIC = {
 }
 __all__ = [
     'CifarResNet',
+    'Conversion',
     'InputError',
     'Metrics',
     'MissingExtraError',
@@ -40,6 +44,7 @@ __all__ = [
     'Prediction',
     'Recipe',
     'ResnetHubError',
+    'convert_checkpoint',
     'evaluate',
     'predict',
     'train',

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from ..errors import InputError
@@ -23,6 +23,7 @@ from ..models.timm_api import make_pretrained_cfg
 WEIGHTS_FILE = 'model.safetensors'
 CONFIG_FILE = 'config.json'
 CARD_FILE = 'README.md'
+_METADATA = {'format': 'pt'}
 _MODEL_FILES = {WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, '.gitattributes'}
 
 
@@ -96,7 +97,11 @@ def encode(state_dict: Mapping[str, Tensor]) -> bytes:
 
     The only metadata is the format, since several entries would come out in random order.
     """
-    return save({k: v.detach().cpu().contiguous() for k, v in state_dict.items()}, metadata={'format': 'pt'})
+    return save(_plain(state_dict), metadata=_METADATA)
+
+
+def _plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach().cpu().contiguous() for k, v in state_dict.items()}
 
 
 def make_config(
@@ -143,10 +148,9 @@ def make_config(
 def write_folder(folder: str | Path, state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> Path:
     """Write model.safetensors and config.json, each whole or not at all; config.json gets the weights' digest."""
     folder = Path(folder)
-    weights = encode(state_dict)
     with replacing(folder / WEIGHTS_FILE) as path:
-        path.write_bytes(weights)
-    config = {**config, 'sha256': hashlib.sha256(weights).hexdigest()}
+        save_file(_plain(state_dict), path, metadata=_METADATA)  # as `encode`, without the bytes in memory
+        config = {**config, 'sha256': digest(path)}
     with replacing(folder / CONFIG_FILE) as path:
         path.write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
     return folder

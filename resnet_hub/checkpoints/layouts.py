@@ -7,7 +7,6 @@ Writing (`--to`) goes by `LAYOUTS`: a row spells every place of our native names
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -20,17 +19,19 @@ from ..errors import InputError
 #: path components that only wrap a network, in any stack
 WRAPPERS = set('module model net network backbone encoder features resnet _orig_mod inner_model base_model'.split())
 
-_STAGE = 'layer|stage|block|group|conv|res|res_?layer|res_?block|residual_?block|residual_?layer|layers|blocks|stages'
-_LIST = 'layers|layer|stages|stage|blocks|groups|res_?layers|res_?blocks|residual_?blocks|residual_?layers'
+_RES = 'res|res_?block|res_?layer|res_?unit|residual_?block|residual_?layer|basic_?block|bottleneck'
+_STAGE = rf'(?:layer|stage|block|group|conv|layers|blocks|stages|stack|{_RES})'
+_LIST = r'(?:layers?|stages?|blocks?|groups|res_?layers|res_?blocks|residual_?blocks|residual_?layers)'
+_UNIT = rf'(?:(?:unit|block|layer|{_RES})_?)?'
 
 #: where a residual block begins; `stage` and `index` number it, in an order of whatever origin
 BLOCKS = [
-    # layer1.0. | stage_1.0. | conv2_x.0. | block1.layer.0. | stage1.unit1.
-    rf'(?:{_STAGE})_?(?P<stage>\d+)(?:_x)?(?:\.(?:{_LIST}))?\.(?:unit|block|layer|res)?_?(?P<index>\d+)\.',
-    # layers.0.0. | stages.0.blocks.0.
-    rf'(?:{_LIST})\.(?P<stage>\d+)\.(?:(?:{_LIST}|unit)[._]?)?(?P<index>\d+)\.',
-    # blocks.0. : one list of all blocks, whose stages follow from their widths
-    rf'(?:{_LIST})\.(?P<index>\d+)\.',
+    rf'{_STAGE}_?(?P<stage>\d+)(?:_x)?(?:\.{_LIST})?\.{_UNIT}(?P<index>\d+)\.',  # layer1.0. conv2_x.0. block1.layer.0.
+    rf'{_STAGE}_?(?P<stage>\d)_(?P<index>\d+)\.',  # layer1_0.
+    rf'{_LIST}\.(?P<stage>\d+)\.(?:{_LIST}[._]?)?(?P<index>\d+)\.',  # layers.0.0. stages.0.blocks.0.
+    # one list of all blocks, whose stages follow from their widths
+    rf'{_LIST}\.{_UNIT}(?P<index>\d+)\.',  # blocks.0.
+    rf'(?:block|layer|unit|{_RES})_?(?P<index>\d+)\.',  # block3.
 ]
 
 #: inside a block: the n-th convolution or norm of the branch
@@ -51,6 +52,11 @@ SHORTCUT = (
     r'(?:\.(?P<place>0|1|conv|bn|norm|conv1|bn1))?'
 )
 
+#: the convolution before the blocks and its norm, of which shapes leave no doubt
+STEM = (
+    r'.*(?:conv|stem|init|input|first|prep|root|entry|head).*|(?:features|layers?|net)[._]?\d+(?:\.\d+)?|\d+(?:\.\d+)?'
+)
+STEM_NORM = r'.*(?:bn|norm).*|.*[._]\d+|\d+'
 #: the norm after the last block of a pre-activation network
 FINAL_NORM = (
     r'(?:bn\d?|norm\d?|post_activ\.bn|(?:final|last|post|out)_?(?:bn|norm)|(?:bn|norm)_?(?:final|last|out|end))'
@@ -65,40 +71,31 @@ CLASSIFIER = (
 IGNORED = {
     r'(?:.*\.)?total_(?:ops|params)': "a profiler's counter",
     r'(?:.*\.)?n_averaged': 'the counter of averaged models',
-    r'(?:.*\.)?num_batches_tracked_(?:ema|old)': 'a counter',
+    r'(?:.*\.)?(?:criterion|loss|loss_fn|loss_func|loss_function)\..*': 'of the training loss',
+    # it reads the stem's width behind a first stage that has another, so nothing can feed it
+    r'(?:.*\.)?sub_block1\..*': "the stage that TRADES' code declares and never runs",
 }
+
+#: constants of a layer that normalises the input, before the stem
+INPUT_MEAN = r'(?:.*\.)?(?:mean|means|mu|image_mean|norm_mean|input_mean)'
+INPUT_STD = r'(?:.*\.)?(?:std|stds|sds|sigma|image_std|norm_std|input_std)'
 
 #: keys and what they show: the first match names the other network in the refusal
 OTHER_NETWORKS = [
     (r'alpha|prelu|act\d?\.weight|relu\d?\.weight|slope', 'a learnt activation'),
     (r'adder', 'an AdderNet, which adds instead of multiplying'),
-    (r'zero_point|fake_quant|observer|quant|lsq|step_size|clip|act_scale|weight_scale|scale', 'a quantised network'),
-    (
-        r'(?:^|\.)(?:se|se_\w+|squeeze|excitation|ca|sa|cbam|attention|eca|gct)\d?\.',
-        'a network with attention (SE, CBAM)',
-    ),
+    (r'zero_point|observer|quant|lsq|step_size|clip|scale', 'a quantised or rescaled network'),
+    (r'(?:^|\.)(?:se|se_\w+|squeeze|excitation|ca|sa|cbam|attention|eca|gct)\d?\.', 'attention (SE, CBAM)'),
     (r'mask', 'a pruned network whose masks are part of it'),
-    (r'weight_[guv]$|weight_orig|parametrizations', 'a network with reparametrised weights'),
-    (r'sub_block1', 'a TRADES wide residual net with a second first stage'),
-    (r'lora_|adapter', 'a network with adapters'),
-    (r'^(?:\w+\.)*pre\.', "weiaicunzai's pre-activation network, which has a stem norm and biases"),
-    (r'proj|predictor|mlp|queue|prototypes|memory', 'a self-supervised network, not a classifier'),
-    (r'normalize|mean|std|mu|sigma', 'a network that normalises its input itself'),
-    (r'gate|router|policy', 'a network with gates'),
+    (r'weight_[guv]$|_orig|parametrizations', 'reparametrised weights'),
+    (r'lora_|adapter', 'adapters'),
+    (r'(?:^|\.)pre\.|residual\.\d', "weiaicunzai's pre-activation code, with its stem norm and biases"),
+    (r'proj|predictor|mlp|queue|prototypes|memory', 'self-supervised training, not a classifier'),
+    (r'gate|router|policy', 'gates'),
     (r'denseblock|dense\d|trans\d', 'a DenseNet'),
     (r'features\.\d+\.(?:weight|bias)$', 'a plain chain of convolutions (VGG)'),
     (r'qkv|attn|pos_embed|cls_token', 'a transformer'),
 ]
-
-
-def compiled_blocks() -> re.Pattern[str]:
-    """One pattern for all of `BLOCKS`; groups s0, i0, s1, i1 … are stage and index of each row."""
-    rows = [
-        row.replace('?P<stage>', f'?P<s{number}>').replace('?P<index>', f'?P<i{number}>')
-        for number, row in enumerate(BLOCKS)
-    ]
-    return re.compile(rf'(?:^|(?<=\.))(?:{"|".join(rows)})', re.IGNORECASE)
-
 
 # ------------------------------------------------------------------------------------------- writing: whole layouts
 
@@ -170,6 +167,15 @@ LAYOUTS = {
         classifier='fc',
         final_norm='norm',
     ),
+    'akamaster': _KUANGLIU._replace(
+        who='akamaster/pytorch_resnet_cifar10',
+        families=_V1,
+        stages=(3,),
+        blocks=('basic',),
+        shortcut_types=('A',),
+        wrapper='module.',
+        container='state_dict',
+    ),
     'kuangliu': _KUANGLIU,
     'kuangliu_norm': _KUANGLIU._replace(
         who='robust training, after kuangliu/pytorch-cifar',
@@ -193,15 +199,6 @@ LAYOUTS = {
         blocks=('basic',),
         shortcut_types=('B',),
         final_norms=(True,),
-        container='state_dict',
-    ),
-    'akamaster': _KUANGLIU._replace(
-        who='akamaster/pytorch_resnet_cifar10',
-        families=_V1,
-        stages=(3,),
-        blocks=('basic',),
-        shortcut_types=('A',),
-        wrapper='module.',
         container='state_dict',
     ),
     'weiaicunzai': Layout(

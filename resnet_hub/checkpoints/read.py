@@ -15,16 +15,26 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch._weights_only_unpickler import Unpickler
 
 from ..errors import InputError
 
 _MODEL_SUFFIXES = ('.pth', '.pt', '.th', '.ckpt', '.bin', '.t7', '.tar', '.pkl', '.safetensors')
 _MAX_HEADER = 100 << 20  # as safetensors itself has it
 _MAX_INFLATION = 50  # weights hardly compress; a file that claims more is a trap
+#: subclasses of dict that checkpoints hold beside weights
+_DICTS = (
+    'collections.defaultdict',
+    'pytorch_lightning.utilities.parsing.AttributeDict',
+    'lightning_fabric.utilities.data.AttributeDict',
+    'lightning.fabric.utilities.data.AttributeDict',
+)
+_NEWER_OPERANDS = {*b'BC\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95\x96\x97\x98'}  #: that protocol 2 does not have
 _BUILTINS = (dict, list, tuple, int, float, bool, str)
 
 #: the first bytes of what is not a checkpoint, and what to do
@@ -59,18 +69,20 @@ def read(path: str | Path) -> Source:
     """
     path = Path(path)
     data = _read_bytes(path)
-    return Source(_parse(data, path.name), hashlib.sha256(data).hexdigest())
+    with ThreadPoolExecutor(1) as pool:  # the digest needs no lock of Python's
+        sha256 = pool.submit(lambda: hashlib.sha256(data).hexdigest())
+        return Source(_parse(data, path.name), sha256.result())
 
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        before = path.stat()
+        if not stat.S_ISREG(before.st_mode):
             kind = 'a directory: give the file in it' if path.is_dir() else 'no regular file: give a checkpoint file'
             raise InputError(f'{path} is {kind}')
         with open(path, 'rb') as file:
-            size = path.stat().st_size
-            data = file.read(size + 1)
-        if len(data) != size or path.stat().st_size != size:
+            data = file.read(before.st_size + 1)
+        if len(data) != before.st_size or path.stat().st_mtime_ns != before.st_mtime_ns:
             raise InputError(f'{path} changes while it is read: wait until it is written, then try again')
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror or error}; check the path') from None
@@ -148,31 +160,70 @@ def _parse_torch(data: bytes, name: str) -> Any:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_safe_globals()):
             warnings.simplefilter('ignore')  # of pickle protocols and storages of old; what matters is raised
+            if data.startswith(b'PK'):
+                _Bounded(data).load()
             return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
     except Exception as error:  # whatever the unpickler makes of hostile or damaged bytes
         raise InputError(_explain(str(error), name) or _damaged(data, name, error)) from None
 
 
+class _Bounded(Unpickler):
+    """torch's restricted unpickler with storages that cannot grow.
+
+    torch.load takes the sizes in the pickle of a zip at their word, and reads memory behind a record that is shorter.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            name = next(item for item in archive.namelist() if item.rpartition('/')[2] == 'data.pkl')
+            super().__init__(io.BytesIO(archive.read(name)), encoding='utf-8')
+            self.records = {item.filename: item.file_size for item in archive.infolist()}
+            for item in archive.infolist():
+                _check_record(archive, item)
+        self.folder = name.rpartition('/')[0]
+        self.data = data
+        self.storages: dict[str, Any] = {}
+
+    def persistent_load(self, pid: Any) -> Any:
+        _, kind, key, _, count = pid
+        dtype = torch.uint8 if kind is torch.UntypedStorage else kind.dtype
+        size, held = count * dtype.itemsize, self.records.get(f'{self.folder}/data/{key}', -1)
+        if size > held:
+            raise InputError(f'storage {key} should have {size} bytes and has {max(held, 0)}')
+        if key not in self.storages:  # which bytes does not matter here, only that there are so many and no more
+            bytes_ = torch.frombuffer(self.data, dtype=torch.uint8, count=size) if size else torch.empty(0)
+            self.storages[key] = bytes_.untyped_storage()
+        return torch.storage.TypedStorage(wrap_storage=self.storages[key], dtype=dtype, _internal=True)
+
+
+def _check_record(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> None:
+    """What torch believes a zip's directory without looking: where a record lies, its name, how it is packed."""
+    archive.open(item).close()  # compares the name in the directory with the one before the record
+    if item.compress_type != zipfile.ZIP_STORED:
+        archive.read(item)  # compares the sum; torch itself packs nothing
+    elif item.compress_size != item.file_size:
+        raise InputError(f'record {item.filename} has {item.compress_size} bytes, and {item.file_size} unpacked')
+
+
 def _explain(message: str, name: str) -> str:
     """One line about a pickle that needs more than tensors and plain containers; '' if that is not the trouble."""
-    if 'TorchScript' in message:
-        return f'{name} is a TorchScript archive: save the state_dict() of the loaded module and convert that'
-    found = re.search(r'(?:GLOBAL|allow|of) ([\w.]+\.\w+|eval|exec|getattr|__import__|\w+) (?:was not|whose)', message)
-    if not found:
-        if 'nsupported' in message and 'operand' in message:
-            return (
-                f'{name} is a pickle of a protocol that torch reads only by running it ({_line(message)}): where you '
-                "trust it, load it and save it again with torch.save(checkpoint, 'weights.pth')"
-            )
-        return ''
-    what = found[1]
+    found = re.search(r'(?:GLOBAL|reduce for unrecognized function) (\S+)', message)
+    what = found[1].strip('`.,') if found else ''
     if what.rpartition('.')[2][:1].isupper():
         return (
             f'{name} is no plain state dict: its pickle needs the class {what}, and unpickling it would run code; '
             f'where that class is installed and if you trust the file, run {_OWNER.format(name=name)} '
             '(or save only the state_dict of what it holds) and convert weights.pth'
         )
-    return f'{name} would run code when unpickled ({what}): nothing was run; get the weights from a source you trust'
+    if what:
+        return f'{name} would run code when unpickled ({what}): nothing was run; get weights from a source you trust'
+    operand = re.search(r'Unsupported operand (\d+)', message)
+    if operand and int(operand[1]) in _NEWER_OPERANDS:
+        return (
+            f'{name} is a pickle of protocol 3 or newer, and reading it would run code: where you trust it, load it '
+            "and save its state_dict with torch.save(state_dict, 'weights.pth'), then convert that"
+        )
+    return ''
 
 
 def _damaged(data: bytes, name: str, error: Exception) -> str:
@@ -184,15 +235,24 @@ def _damaged(data: bytes, name: str, error: Exception) -> str:
 
 
 def _line(error: object, limit: int = 160) -> str:
-    """The beginning of an error's text, on one line."""
-    text = ' '.join(str(error).split()) or type(error).__name__
+    """The beginning of an error's text, on one line; of torch's, only what it found, not its advice to run pickles."""
+    text = str(error)
+    if 'WeightsUnpickler error:' in text:
+        text = text.partition('WeightsUnpickler error:')[2].strip().partition('\n')[0]
+    text = ' '.join(text.split()) or type(error).__name__
     return text if len(text) <= limit else text[:limit] + ' …'
+
+
+class _PlainDict:
+    """Stands in for subclasses of dict: their items without their code."""
+
+    def __new__(cls, *_: Any) -> dict[Any, Any]:  # type: ignore[misc]
+        return {}
 
 
 def _safe_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     """What may stand beside tensors in a pickle: types that only hold values."""
     import argparse
-    import collections
     import datetime
     import pathlib
     import types
@@ -210,7 +270,7 @@ def _safe_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]
     return [
         argparse.Namespace,
         types.SimpleNamespace,
-        collections.defaultdict,
+        *((_PlainDict, name) for name in _DICTS),
         datetime.datetime,
         datetime.date,
         datetime.timedelta,

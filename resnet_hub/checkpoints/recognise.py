@@ -6,9 +6,10 @@ every tensor must look like, and each tensor is used exactly once, or named as d
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple, NoReturn
@@ -19,12 +20,13 @@ from torch import Tensor
 from ..errors import InputError
 from ..models import ARCHITECTURES, Architecture, CifarResNet, PreActResNet, ResidualNet
 from . import layouts
+from .witness import Testimony, hear
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _NORM = ('weight', 'bias', 'running_mean', 'running_var')
 _COUNTER = 'num_batches_tracked'
-_NO_RESNET = 'this is no CIFAR ResNet that can be read; see resnet_hub/checkpoints/layouts.py for those that can'
-_CLASSES: tuple[type[ResidualNet], ...] = (CifarResNet, PreActResNet)
+_OTHER = 'it is of another network than ours; use it with the code that trained it'
+_INCOMPLETE = 'the file is incomplete; take another copy'
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Recognised:
     dropped: dict[str, str] = field(default_factory=dict)  #: source tensors that were left out, and why
     assumptions: list[str] = field(default_factory=list)
     counters: bool = True  #: whether the source has the norms' counters of batches
+    mean: tuple[float, ...] = ()  #: of the input, where the file holds a layer that normalises it
+    std: tuple[float, ...] = ()
 
 
 class Candidate(NamedTuple):
@@ -109,12 +113,13 @@ def show(key: object) -> str:
     return text if len(text) <= 90 else f'{text[:60]}…{text[-25:]}'
 
 
-def recognise(tree: Any, key: str | None = None) -> Recognised:
+def recognise(tree: Any, key: str | None = None, attested: bool = False) -> Recognised:
     """Find the network in what a file holds, and its tensors under our names.
 
     Args:
         tree: nested mappings with tensors in them.
         key: the network to take where there are several: its containers and prefix, as the refusal lists them.
+        attested: the network is known from elsewhere, so that the statistics need not testify to it.
 
     Raises:
         InputError: no network of ours, several without a key, or a tensor that does not fit.
@@ -122,18 +127,24 @@ def recognise(tree: Any, key: str | None = None) -> Recognised:
     candidate, dropped = choose(tree, key)
     for name, tensor in candidate.tensors.items():
         check_tensor(name, tensor)
-    tensors, unread = _without_ignored(candidate.tensors)
-    tensors, notes = _apply_masks(tensors)
-    masks = {name: 'a mask that its weight contains' for name in candidate.tensors if name not in tensors}
-    masks = {name: why for name, why in masks.items() if name not in unread and not name.endswith(('_orig', '_mask'))}
-    modules = group(tensors)
-    places = Places.of(modules, candidate.prefix)
+    tensors, masks, notes = _apply_masks(candidate.tensors)
+    tensors, mean, std = _take_constants(tensors, candidate.prefix)
+    places = Places.of(group(tensors), candidate.prefix)
     network = places.network()
     state_dict, folded = _assemble(network, places)
-    assumptions = [*notes, *folded, *_assumptions(network)]
-    dropped = {**dropped, **unread, **masks}
-    counters = any(key.endswith(_COUNTER) for key in tensors)
-    return Recognised(network, state_dict, places.describe(network, candidate.name), dropped, assumptions, counters)
+    layout = places.layout(network)
+    told = Testimony() if attested else hear(network, state_dict)
+    shown = _judge(network, told, known=attested or bool(layout))
+    return Recognised(
+        network=network,
+        state_dict=state_dict,
+        layout=(layout or places.spelling(network)) + (f' under {show(candidate.name)}' if candidate.name else ''),
+        dropped={**dropped, **masks},
+        assumptions=[*notes, *folded, *shown],
+        counters=any(key.endswith(_COUNTER) for key in tensors),
+        mean=mean,
+        std=std,
+    )
 
 
 # ------------------------------------------------------------------------------------- which tensors are the network
@@ -141,7 +152,12 @@ def recognise(tree: Any, key: str | None = None) -> Recognised:
 
 def choose(tree: Any, key: str | None) -> tuple[Candidate, dict[str, str]]:
     """The one network of a file, or the one that `key` names; and what lies beside it."""
-    mappings = list(_mappings(tree))
+    mappings: list[tuple[str, dict[str, Tensor]]] = []
+    dropped = {}
+    for path, tensors in _mappings(tree):
+        ignored = _ignored(tensors)
+        dropped.update({f'{path}.{name}'.lstrip('.'): why for name, why in ignored.items()})
+        mappings.append((path, {name: tensor for name, tensor in tensors.items() if name not in ignored}))
     candidates = [candidate for path, mapping in mappings for candidate in _candidates(path, mapping)]
     if key is not None:
         chosen = [item for item in candidates if item.name == key]
@@ -162,7 +178,7 @@ def choose(tree: Any, key: str | None) -> tuple[Candidate, dict[str, str]]:
         for name, tensor in mapping.items()
         if id(tensor) not in inside
     }
-    return candidates[0], beside
+    return candidates[0], {**beside, **dropped}
 
 
 def _mappings(tree: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -177,7 +193,9 @@ def _mappings(tree: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
         items = list(node.items() if isinstance(node, Mapping) else enumerate(node))
         if isinstance(node, Mapping) and 'param_groups' in node:
             continue
-        tensors = {k: v for k, v in items if isinstance(k, str) and isinstance(v, Tensor)}
+        tensors = {
+            k: v.detach() if v.requires_grad else v for k, v in items if isinstance(k, str) and isinstance(v, Tensor)
+        }
         if tensors:
             yield path, tensors
         stack.extend((f'{path}.{k}'.lstrip('.'), v) for k, v in reversed(items) if isinstance(k, (str, int)))
@@ -203,40 +221,49 @@ def _refuse_unknown(names: list[str]) -> NoReturn:
     for pattern, what in layouts.OTHER_NETWORKS:
         found = next((name for name in names if re.search(pattern, name)), None)
         if found:
-            refuse(f'no residual blocks among the {len(names)} tensors, and {show(found)} shows {what}: {_NO_RESNET}')
+            refuse(f'no residual blocks among the {len(names)} tensors, and {show(found)} shows {what}: {_OTHER}')
     listed = ', '.join(show(name) for name in names[:3])
-    refuse(f'no residual blocks among the {len(names)} tensors ({listed} …): {_NO_RESNET}')
+    refuse(f'no residual blocks among the {len(names)} tensors ({listed} …): {_OTHER}')
 
 
 def check_tensor(name: str, tensor: Tensor) -> None:
     """Refuse what is no plain tensor with all its numbers in the file."""
     if tensor.layout != torch.strided or tensor.is_quantized:
-        refuse(f'{show(name)} is a {"quantised" if tensor.is_quantized else tensor.layout} tensor, not a plain one')
+        refuse(
+            f'{show(name)} is a {"quantised" if tensor.is_quantized else tensor.layout} tensor, not a plain one: save it as float32'
+        )
+    if tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype not in _FLOATS):
+        refuse(f'{show(name)} is {tensor.dtype}: save it as float32 or half precision')
     if tensor.is_meta:
         return
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         refuse(f'{show(name)} has shape {tuple(tensor.shape)} but fewer numbers in the file: write the file again')
+    # a sum is finite only if all its terms are, and takes no memory; it may overflow where they are
+    if tensor.is_floating_point() and not math.isfinite(float(tensor.sum())) and not bool(tensor.isfinite().all()):
+        worst = 'NaN' if bool(tensor.isnan().any()) else 'infinite'
+        refuse(f'{show(name)} has {worst} values, and so would every output: take an earlier checkpoint')
+    if name.endswith('running_var') and bool((tensor < 0).any()):
+        refuse(f'{show(name)} has negative values, which no variance has: the file is damaged; take another copy')
 
 
-def _without_ignored(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    dropped = {name: why for name in tensors for pattern, why in layouts.IGNORED.items() if re.fullmatch(pattern, name)}
-    return {k: v for k, v in tensors.items() if k not in dropped}, dropped
+def _ignored(names: Iterable[str]) -> dict[str, str]:
+    rows = layouts.IGNORED.items()
+    return {name: why for name in names for pattern, why in rows if re.fullmatch(pattern, name)}
 
 
-def _apply_masks(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+def _apply_masks(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
     """torch.nn.utils.prune keeps weight_orig and weight_mask, whose product is the weight.
 
     Any other mask may go only where the weight is zero wherever the mask is, so that applying it changes nothing.
     """
-    result = dict(tensors)
-    notes = []
+    result, dropped, products = dict(tensors), {}, []
     for name in tensors:
         base = re.sub(r'(?:_orig|_mask|\.mask)$', '', name)
         if name.endswith('_orig') and f'{base}_mask' in tensors and base not in tensors:
             mask, original = result.pop(f'{base}_mask'), result.pop(name)
             _check_mask(f'{base}_mask', mask, original)
             result[base] = original * mask.to(original.dtype)
-            notes.append(f'{show(base)} is {show(name)} times its mask')
+            products.append(base)
         elif name.endswith(('_mask', '.mask')):
             weight = tensors.get(base if name.endswith('_mask') else f'{base}.weight')
             if weight is not None:
@@ -244,9 +271,27 @@ def _apply_masks(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[st
                 _check_mask(name, mask, weight)
                 if not torch.equal(weight * mask.to(weight.dtype), weight):
                     refuse(f'{show(name)} masks weights that are not zero: multiply them and save the product')
-    if len(notes) > 1:
-        notes = [f'{len(notes)} weights are their originals times the masks of torch.nn.utils.prune']
-    return result, notes
+                dropped[name] = 'a mask, which its weight contains already'
+    notes = [f'{len(products)} weights are their originals times the masks of torch.nn.utils.prune'] if products else []
+    return result, dropped, notes
+
+
+def _take_constants(
+    tensors: dict[str, Tensor], prefix: str
+) -> tuple[dict[str, Tensor], tuple[float, ...], tuple[float, ...]]:
+    """The constants of a layer before the stem that normalises the input: (x - mean) / std."""
+    own = {name: relative(name, prefix) for name in tensors if not parse_block(name)}
+    means = [name for name, short in own.items() if re.fullmatch(layouts.INPUT_MEAN, short)]
+    stds = [name for name, short in own.items() if re.fullmatch(layouts.INPUT_STD, short)]
+    if not means and not stds:
+        return tensors, (), ()
+    if len(means) != 1 or len(stds) != 1 or tensors[means[0]].numel() != tensors[stds[0]].numel():
+        refuse_tensor((means or stds)[0])
+    mean, std = (tuple(map(float, tensors[name].double().flatten())) for name in (means[0], stds[0]))
+    if not all(0 <= value <= 1 for value in mean) or not all(0.05 < value <= 1 for value in std):
+        refuse(f'{show(means[0])} and {show(stds[0])} are no mean and std of pixels from 0 to 1: {_OTHER}')
+    rest = {name: tensor for name, tensor in tensors.items() if name not in (means[0], stds[0])}
+    return rest, mean, std
 
 
 def _check_mask(name: str, mask: Tensor, weight: Tensor) -> None:
@@ -334,7 +379,7 @@ def _kind(name: str, tensors: dict[str, Tensor]) -> str:
     if not kind:
         if weight.ndim == 1 and set(tensors) <= {'weight', 'bias'}:
             what = 'a norm without running statistics (group, layer or instance norm?) or a learnt scale'
-            refuse(f'{show(name)}.weight of shape {tuple(weight.shape)} is {what}: {_NO_RESNET}')
+            refuse(f'{show(name)}.weight of shape {tuple(weight.shape)} is {what}: {_OTHER}')
         refuse_tensor(f'{name}.weight', f' of shape {tuple(weight.shape)}')
     allowed = (*_NORM, _COUNTER) if kind == 'norm' else ('weight', 'bias')
     for parameter in tensors:
@@ -342,15 +387,17 @@ def _kind(name: str, tensors: dict[str, Tensor]) -> str:
             refuse_tensor(f'{name}.{parameter}')
     for parameter in _NORM if kind == 'norm' else ('weight',):
         if parameter not in tensors:
-            refuse(f'{show(name)}.{parameter} is missing, which belongs to {show(name)}.weight: the file is incomplete')
+            refuse(f'{show(name)}.{parameter} is missing, which belongs to {show(name)}.weight: {_INCOMPLETE}')
+        if kind == 'norm' and tensors[parameter].ndim != 1:
+            _refuse_shape(f'{name}.{parameter}', tensors[parameter].shape, 'one number for each channel')
     return kind
 
 
 def refuse_tensor(key: str, detail: str = '') -> NoReturn:
     """Refuse a tensor that no network of ours has, and say what it hints at."""
     key = key.lstrip('.')
-    hint = next((what for pattern, what in layouts.OTHER_NETWORKS if re.search(pattern, key)), 'another network')
-    refuse(f'{show(key)}{detail} belongs to no network of ours; it looks like {hint}: {_NO_RESNET}')
+    hint = next((what for pattern, what in layouts.OTHER_NETWORKS if re.search(pattern, key)), 'an unknown layer')
+    refuse(f'{show(key)}{detail} belongs to no network of ours; it shows {hint}: {_OTHER}')
 
 
 @dataclass
@@ -374,7 +421,7 @@ class Block:
             if number and int(number[1]) != (module.kind == 'norm'):
                 refuse(
                     f'{show(module.name)} stands at place {number[1]} of a shortcut whose first is the convolution: '
-                    f'something without weights (average pooling?) comes before it; {_NO_RESNET}'
+                    f'something without weights (average pooling?) comes before it; {_OTHER}'
                 )
         if slot in target:
             refuse(f'{show(target[slot].name)} and {show(module.name)} are the same layer twice: remove one of them')
@@ -421,7 +468,7 @@ class Places:
         if linear.weight.shape[1] != channels:
             refuse(
                 f'{linear.key("weight")} reads {linear.weight.shape[1]} features, the last block has {channels}: a '
-                f'network with another pooling or an unknown layer before the classifier; {_NO_RESNET}'
+                f'network with another pooling or an unknown layer before the classifier; {_OTHER}'
             )
         network = Network(
             cls=cls,
@@ -460,24 +507,26 @@ class Places:
             shown.setdefault(CifarResNet if width == after else PreActResNet, norm)
         if len(shown) != 1:
             both = ' and '.join(show(norm.name) for norm in shown.values()) or 'no block changes the width'
-            refuse(f'cannot tell whether the norms stand before or after the convolutions ({both}): {_NO_RESNET}')
+            refuse(f'cannot tell whether the norms stand before or after the convolutions ({both}): {_OTHER}')
         return next(iter(shown))
 
     def _stem(self) -> Module:
         stems = [conv for conv in self.stems if not self._is_classifier(conv)]
         if not stems:
-            refuse(f'no convolution before the blocks: the stem is missing; {_NO_RESNET}')
+            refuse(f'no convolution before the blocks: the stem is missing; {_OTHER}')
         if len(stems) > 1:
             refuse(
                 f'{" and ".join(show(conv.key("weight")) for conv in stems[:3])} stand outside of the blocks, where one '
-                f'3×3 stem was expected; {_NO_RESNET}'
+                f'3×3 stem was expected; {_OTHER}'
             )
+        if not re.fullmatch(layouts.STEM, self.names[stems[0].name], re.IGNORECASE):
+            refuse_tensor(stems[0].key('weight'), f' of shape {tuple(stems[0].weight.shape)}')
         kernel = tuple(stems[0].weight.shape[2:])
         if kernel != (3, 3):
             what = 'an ImageNet ResNet' if kernel == (7, 7) else f'a network with a {kernel[0]}×{kernel[1]} stem'
             refuse(
                 f'{stems[0].key("weight")} has shape {tuple(stems[0].weight.shape)}, which shows {what}; a 3×3 stem '
-                f'was expected: {_NO_RESNET}'
+                f'was expected: {_OTHER}'
             )
         return stems[0]
 
@@ -489,13 +538,13 @@ class Places:
     def _classifier(self) -> Module:
         linears = [*self.linears, *(conv for conv in self.stems if self._is_classifier(conv))]
         if not linears:
-            refuse(f'no linear layer: the classifier is missing, so that this is a feature extractor; {_NO_RESNET}')
+            refuse(f'no linear layer: the classifier is missing, so that this is a feature extractor; {_OTHER}')
         unknown = [item for item in linears if not re.fullmatch(layouts.CLASSIFIER, self.names[item.name], re.I)]
         if unknown:
             refuse_tensor(unknown[0].key('weight'), f' of shape {tuple(unknown[0].weight.shape)}')
         if len(linears) > 1:
             named = ' and '.join(show(item.key('weight')) for item in linears[:3])
-            refuse(f'{named} are several linear layers, where one classifier was expected; {_NO_RESNET}')
+            refuse(f'{named} are several linear layers, where one classifier was expected; {_OTHER}')
         if 'bias' not in linears[0].tensors:
             refuse(
                 f'{linears[0].key("bias")} is missing: a classifier without bias may also compare directions (cosine), '
@@ -511,8 +560,10 @@ class Places:
                 names = ', '.join(show(norm.name) for norm in self.norms) or 'none'
                 refuse(
                     f'norms outside of the blocks: {names}, where the one after the stem was expected (the blocks '
-                    f'have their norms after the convolutions); {_NO_RESNET}'
+                    f'have their norms after the convolutions); {_OTHER}'
                 )
+            if not re.fullmatch(layouts.STEM_NORM, self.names[self.norms[0].name], re.IGNORECASE):
+                refuse_tensor(self.norms[0].key('weight'), f' of shape {tuple(self.norms[0].weight.shape)}')
             if self.norms[0].weight.shape != (width,):
                 _refuse_shape(self.norms[0].key('weight'), self.norms[0].weight.shape, f'({width},) as the stem')
             return False
@@ -522,7 +573,7 @@ class Places:
                 refuse(
                     f'{show(norm.name)} of {norm.weight.shape[0]} channels is no norm after the last block '
                     f'({channels} channels) of a pre-activation network, which has no other outside of its blocks: '
-                    f'a stem norm makes it another network; {_NO_RESNET}'
+                    f'a stem norm makes it another network; {_OTHER}'
                 )
         return bool(self.norms)
 
@@ -542,22 +593,25 @@ class Places:
                         roles[f'{name}.downsample.{place}'] = block.shortcut[kind]
         return roles
 
-    def describe(self, network: Network, name: str) -> str:
-        """The source's spelling: a row of the table, or by its own words."""
+    def layout(self, network: Network) -> str:
+        """The row of the table that spells the source; '' if none does."""
         roles = self.roles(network)
-        where = f' under {show(name)}' if name else ''
         for title, layout in layouts.LAYOUTS.items():
             facts = (network.family, network.block, len(network.layers), network.shortcut_type, network.final_norm)
             if layouts.cannot_hold(layout, *facts):
                 continue
             if all(self._spells(layout, ours, theirs, network) for ours, theirs in roles.items()):
-                return title + where
+                return title
+        return ''
+
+    def spelling(self, network: Network) -> str:
+        """A spelling of no row, by examples."""
+        roles = self.roles(network)
         samples = ('conv1', 'layer2.0.conv1', 'layer2.0.downsample.0', 'fc')
-        spelled = ', '.join(show(self.names[roles[ours].name]) for ours in samples if ours in roles)
-        return f'mixed ({spelled}){where}'
+        return f'mixed ({", ".join(show(self.names[roles[ours].name]) for ours in samples if ours in roles)})'
 
     def _spells(self, layout: layouts.Layout, ours: str, theirs: Module, network: Network) -> bool:
-        spelled = layouts.spell(layout, ours, network.family)
+        spelled = layout.wrapper + layouts.spell(layout, ours, network.family)
         return f'.{theirs.name}'.endswith(f'.{spelled}')
 
 
@@ -581,14 +635,10 @@ def _stages(blocks: dict[tuple[int, int], Block]) -> list[list[Block]]:
         _check_consecutive(indices, ordered[0].name, 'block')
     for block in ordered:
         if not block.convs or not block.norms:
-            refuse(
-                f'the block of {show(block.name)} lacks its {"norms" if block.convs else "convolutions"}: {_NO_RESNET}'
-            )
+            refuse(f'the block of {show(block.name)} lacks its {"norms" if block.convs else "convolutions"}: {_OTHER}')
     if 0 in numbers:
         if len(numbers) > 1:
-            refuse(
-                f'{show(ordered[0].name)} and {show(ordered[-1].name)} number their blocks in two ways; {_NO_RESNET}'
-            )
+            refuse(f'{show(ordered[0].name)} and {show(ordered[-1].name)} number their blocks in two ways; {_OTHER}')
         stages: list[list[Block]] = []
         for block in ordered:
             width = block.convs[max(block.convs)].weight.shape[0]
@@ -596,17 +646,19 @@ def _stages(blocks: dict[tuple[int, int], Block]) -> list[list[Block]]:
                 stages.append([])
             stages[-1].append(block)
     else:
-        _check_consecutive(list(numbers), ordered[0].name, 'stage')
+        _check_consecutive([number - 1 for number in numbers], ordered[0].name, 'stage')  # as the source counts
         stages = [[blocks[stage, index] for index in numbers[stage]] for stage in numbers]
     if len(stages) not in (3, 4):
-        refuse(f'{len(stages)} stages of residual blocks, where three or four were expected; {_NO_RESNET}')
+        refuse(f'{len(stages)} stages of residual blocks, where three or four were expected; {_OTHER}')
     return stages
 
 
 def _check_consecutive(numbers: list[int], example: str, what: str) -> None:
     for before, after in pairwise(numbers):
         if after != before + 1:
-            refuse(f'{what} {before + 1} is missing between {before} and {after} (as in {show(example)})')
+            refuse(
+                f'{what} {before + 1} is missing between {before} and {after} (as in {show(example)}): {_INCOMPLETE}'
+            )
 
 
 def _check_block(block: Block, first: Block) -> None:
@@ -618,26 +670,29 @@ def _check_block(block: Block, first: Block) -> None:
         shown = ', '.join(f'{k[0]}×{k[1]}' for k in kernels)
         refuse(
             f'{extra.key("weight")}: the block has convolutions of {shown}, where 3×3, 3×3 (basic) or 1×1, 3×3, 1×1 '
-            f'(bottleneck) were expected; {_NO_RESNET}'
+            f'(bottleneck) were expected; {_OTHER}'
         )
     if norms != convs:
         names = ', '.join(show(block.norms[number].name) for number in sorted(block.norms))
-        refuse(
-            f'{convs} convolutions and {norms} norms ({names}) in one block, where as many were expected; {_NO_RESNET}'
-        )
+        refuse(f'{convs} convolutions and {norms} norms ({names}) in one block, where as many were expected; {_OTHER}')
     if convs != len(first.convs):
-        refuse(
-            f'{show(extra.name)}: blocks of {len(first.convs)} and of {convs} convolutions in one network; {_NO_RESNET}'
-        )
+        refuse(f'{show(extra.name)}: blocks of {len(first.convs)} and of {convs} convolutions in one network; {_OTHER}')
     if block.sequential:
         found = (tuple(sorted(block.convs)), tuple(sorted(block.norms)))
         if found != layouts.SEQUENCES[convs]:
             refuse(
                 f'{show(extra.name)}: convolutions at places {found[0]} and norms at {found[1]} of a sequence, where '
-                f'{layouts.SEQUENCES[convs][0]} and {layouts.SEQUENCES[convs][1]} were expected; {_NO_RESNET}'
+                f'{layouts.SEQUENCES[convs][0]} and {layouts.SEQUENCES[convs][1]} were expected; {_OTHER}'
             )
-    elif min(block.convs) != min(block.norms) and not {min(block.convs), min(block.norms)} <= {0, 1}:
-        refuse(f'{show(extra.name)}: its block numbers convolutions and norms differently; {_NO_RESNET}')
+    for layers, example in ((block.convs, first.convs), (block.norms, first.norms)):
+        numbers = sorted(layers)
+        if numbers != sorted(example) or not (block.sequential or numbers in (_FROM_0[convs], _FROM_1[convs])):
+            names = ', '.join(show(layers[number].name) for number in numbers)
+            refuse(f'{names}: layers of a block that are not numbered from 0 or 1, as in every other block; {_OTHER}')
+
+
+_FROM_0 = {2: [0, 1], 3: [0, 1, 2]}
+_FROM_1 = {2: [1, 2], 3: [1, 2, 3]}
 
 
 # ----------------------------------------------------------------------------------------------- tensors of the target
@@ -657,13 +712,13 @@ def _assemble(network: Network, places: Places) -> tuple[dict[str, Tensor], list
     try:
         target = network.build(device='meta').state_dict()
     except ValueError as error:
-        refuse(f'no such network: {error}; {_NO_RESNET}')
+        refuse(f'no such network: {error}; {_OTHER}')
     roles = places.roles(network)
     wanted = {key.rpartition('.')[0] for key in target}
     for name, module in roles.items():
         if name not in wanted:
             what = 'a projection where neither width nor stride changes' if 'downsample' in name else name
-            refuse(f'{show(module.name)} ({what}) has no place in a network of {network.block} blocks; {_NO_RESNET}')
+            refuse(f'{show(module.name)} ({what}) has no place in a network of {network.block} blocks; {_OTHER}')
     state_dict = {}
     for key in target:
         name, _, parameter = key.rpartition('.')
@@ -678,10 +733,13 @@ def _assemble(network: Network, places: Places) -> tuple[dict[str, Tensor], list
 
 def _take(module: Module, parameter: str, target: Tensor, network: Network) -> Tensor:
     if parameter == _COUNTER:
-        return module.tensors.get(parameter, torch.tensor(0)).reshape(()).to(torch.int64)
+        counter = module.tensors.get(parameter, torch.tensor(0))
+        if counter.numel() != 1:
+            _refuse_shape(module.key(parameter), counter.shape, 'one number')
+        return counter.reshape(()).to(torch.int64)
     tensor = module.tensors.get(parameter)
     if tensor is None:
-        refuse(f'{module.key(parameter)} is missing: the file is incomplete')
+        refuse(f'{module.key(parameter)} is missing: {_INCOMPLETE}')
     if parameter == 'weight' and module.kind == 'conv' and target.ndim == 2 and tensor.shape[2:] == (1, 1):
         tensor = tensor.flatten(1)  # a classifier written as a 1×1 convolution
     if tensor.dtype not in _FLOATS:
@@ -696,7 +754,7 @@ def _refuse_shape(key: str, found: Any, expected: str, grouped: bool = False) ->
     hint = ''
     if grouped and len(found) == 4 and f'({found[0]}, ' in expected and f', {found[2]}, {found[3]})' in expected:
         hint = ' (a grouped convolution, as in ResNeXt, or pruned channels?)'
-    refuse(f'{show(key)} has shape {found}, where {expected} was expected{hint}: {_NO_RESNET}')
+    refuse(f'{show(key)} has shape {found}, where {expected} was expected{hint}: {_OTHER}')
 
 
 def _fold(
@@ -706,34 +764,58 @@ def _fold(
     convs = {name: module for name, module in roles.items() if module.kind == 'conv' and name != 'fc'}
     kinds: dict[str, dict[bool, str]] = defaultdict(dict)  # by place, so that a single lost bias is noticed
     for name, module in convs.items():
-        kinds[name if '.' not in name else name.split('.', 2)[2]][('bias' in module.tensors)] = module.key('bias')
+        kinds['stem' if '.' not in name else name.split('.', 2)[2]][('bias' in module.tensors)] = module.key('bias')
     for both in kinds.values():
         if len(both) == 2:
-            refuse(f'{show(both[False])} is missing, but {show(both[True])} is there: the file is incomplete')
+            refuse(f'{show(both[False])} is missing, but {show(both[True])} is there: {_INCOMPLETE}')
     biased = {name: module for name, module in convs.items() if 'bias' in module.tensors}
     for name, module in biased.items():
         norm = following_norm(name, network)
         if norm is None:
             refuse(
                 f'{module.key("bias")}: a bias on what bypasses the norms is another network (a wide residual net whose '
-                f'projections read the raw input has one); {_NO_RESNET}'
+                f'projections read the raw input has one); {_OTHER}'
             )
         key = f'{norm}.running_mean'
         mean, bias = state_dict[key], module.tensors['bias']
         if bias.shape != mean.shape or bias.dtype not in _FLOATS:
             _refuse_shape(module.key('bias'), bias.shape, str(tuple(mean.shape)))
         state_dict[key] = (mean.double() - bias.double()).to(mean.dtype)
+        check_tensor(key, state_dict[key])
     return state_dict, [f'{len(biased)} biases of convolutions are part of the running means now'] if biased else []
 
 
-def _assumptions(network: Network) -> list[str]:
-    """What leaves no trace in a state dict, and the one rule for each."""
+_PADDINGS = {
+    'end': 'shortcuts padded at the end of the channels',
+    'front': 'shortcuts padded at the front of the channels',
+    'none': 'a plain net, without shortcuts',
+}
+
+
+def _judge(network: Network, told: Testimony, known: bool) -> list[str]:
+    """What leaves no trace in keys and shapes: as the norms' statistics show it, else by one rule each.
+
+    Raises:
+        InputError: the statistics show another network; or they are silent where copies of the code differ, and
+            neither the spelling is one of the table's, whose code is `known`, nor the file.
+    """
+    witness = "as the norms' statistics show"
     strides = ', '.join(['1'] + ['2'] * (len(network.layers) - 1))
-    result = [f'ReLU, average pooling and stages of strides {strides}']
+    if told.activation not in ('', 'ReLU'):
+        refuse(f'{witness.capitalize()}, this network was trained with {told.activation}, not ReLU: {_OTHER}')
+    notes = [f'ReLU{f", {witness}" if told.activation else ""}; average pooling; stages of strides {strides}']
     if network.block == 'bottleneck':
-        result.append('the stride of a bottleneck in its 3×3 convolution')
+        notes.append('the stride of a bottleneck in its 3×3 convolution')
     if network.shortcut_type == 'A':
-        result.append("no tensors for the shortcuts: zero padding on both sides alike, shortcut_type='A'")
+        if told.shortcut in _PADDINGS:
+            refuse(f'{witness.capitalize()}, this is {_PADDINGS[told.shortcut]}, not option A: {_OTHER}')
+        rule, verdict = 'without tensors, shortcuts are of option A, zero channels on both sides alike', told.shortcut
     elif network.cls is PreActResNet:
-        result.append('projections read the activated input')
-    return result
+        if told.projection == 'raw':
+            refuse(f'{witness.capitalize()}, the projections read the raw input, not the activated one: {_OTHER}')
+        rule, verdict = 'projections read the activated input', told.projection
+    else:
+        return notes
+    if not verdict and not known:
+        refuse(f'neither the statistics nor a known spelling of the keys tell whether {rule}: {_OTHER}')
+    return [*notes, f'{rule}, {witness}' if verdict else rule]

@@ -1,0 +1,331 @@
+"""Checkpoints of other authors: the same function, or a refusal in one line."""
+
+import hashlib
+import itertools
+import json
+import os
+import pickle
+import zipfile
+
+import pytest
+import timm
+import torch
+from pytorchcv.model_provider import get_model
+from safetensors.torch import load_file
+
+from resnet_hub import InputError, convert_checkpoint
+from resnet_hub.checkpoints import recognise as recognise_module
+from resnet_hub.checkpoints import witness
+from resnet_hub.checkpoints.convert import write_layout
+from resnet_hub.checkpoints.layouts import LAYOUTS, cannot_hold
+from resnet_hub.checkpoints.recognise import recognise
+from resnet_hub.models import CifarResNet, PreActResNet
+
+from .oracles import Net, forward, randomise
+
+IMAGENET = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
+CIFAR = {'mean': (0.4914, 0.4822, 0.4465), 'std': (0.247, 0.243, 0.261)}
+SHARP = {'mean': (0.4914, 0.4822, 0.4465), 'std': (0.2023, 0.1994, 0.2010)}
+LANDSCAPE = {'mean': [x / 255 for x in (125.3, 123.0, 113.9)], 'std': [x / 255 for x in (63.0, 62.1, 66.7)]}
+OPTION_A = {'shortcut_type': 'A'}
+
+#: file, architecture, arguments, normalisation, top-1 as an independent forward measured it
+REAL = [
+    ('resnet32-d509ac18.th', 'cifar_resnet32', OPTION_A, IMAGENET, 92.63),
+    ('resnet44-014dd654.th', 'cifar_resnet44', OPTION_A, IMAGENET, 93.10),
+    ('cifar10_resnet20-4118986f.pt', 'cifar_resnet20', {}, SHARP, 92.60),
+    ('losslandscape_resnet56.t7', 'cifar_resnet56', {}, LANDSCAPE, 93.66),
+    ('mhaq_resnet20.th', 'cifar_resnet20', OPTION_A, CIFAR, 92.63),
+    ('mhaq_resnet20_namespace.th', 'cifar_resnet20', OPTION_A, CIFAR, 92.82),
+    ('advrob_resnet20.pth', 'cifar_resnet20', {}, IMAGENET, 90.01),
+]
+
+
+@pytest.mark.parametrize(
+    ('file', 'architecture', 'model_args', 'normalisation', 'top1'), REAL, ids=[r[0] for r in REAL]
+)
+def test_real_checkpoints(file, architecture, model_args, normalisation, top1, data_root, tmp_path):
+    source = data_root / 'checkpoints' / file
+    result = convert_checkpoint(source, tmp_path / 'net', **normalisation, check=data_root)
+    assert (result.architecture, result.model_args) == (architecture, model_args)
+    assert result.metrics.top1 == top1
+    model = timm.create_model(f'local-dir:{tmp_path / "net"}', pretrained=True)
+    assert model.pretrained_cfg['mean'] == pytest.approx(normalisation['mean'])
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ('file', 'message'),
+    [
+        ('layerfolding_prefold_resnet20.ckpt', r'layer1\.0\.alpha1\.alpha .* learnt activation'),
+        ('planetaryring_resnet20.pt', r'conv2\.0\.conv3\.weight: the block has convolutions of 3×3, 3×3, 1×1'),
+    ],
+)
+def test_other_networks_are_refused_by_name(file, message, data_root, tmp_path):
+    with pytest.raises(InputError, match=message) as caught:
+        convert_checkpoint(data_root / 'checkpoints' / file, tmp_path / 'net')
+    assert '\n' not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_a_plain_net_is_not_read_as_option_a(data_root, tmp_path, monkeypatch):
+    """Its keys are those of option A; its norms' statistics are not, and neither is its accuracy."""
+    source = data_root / 'checkpoints' / 'losslandscape_resnet56_noshort.t7'
+    with pytest.raises(InputError, match='a plain net, without shortcuts'):
+        convert_checkpoint(source, tmp_path / 'net', **LANDSCAPE)
+    monkeypatch.setattr(recognise_module, 'hear', lambda *args: witness.Testimony())
+    with pytest.raises(InputError, match=r'near the chance of 10\.00 %'):
+        convert_checkpoint(source, tmp_path / 'net', **LANDSCAPE, check=data_root)
+    assert not list(tmp_path.iterdir())
+
+
+PYTORCHCV = [
+    ('resnet20_cifar10', 'cifar_resnet20', {}),
+    ('resnet56_cifar100', 'cifar_resnet56', {}),
+    ('resnet164bn_cifar10', 'cifar_resnet164', {}),
+    ('preresnet20_cifar10', 'preact_resnet20', {}),
+    ('preresnet164bn_cifar100', 'preact_resnet164', {}),
+    ('wrn16_10_svhn', 'wide_resnet16_10', {}),
+]
+
+
+def compare(network, reference, size=32):
+    """Equal logits of networks or functions in float64, to 1e-9 of the largest."""
+    x = torch.randn(1, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    with torch.inference_mode():
+        ours, theirs = network(x), reference(x)
+    assert (ours - theirs).abs().max() <= 1e-9 * theirs.abs().max()
+
+
+def load(folder):
+    """A converted folder in float64, as timm makes it."""
+    model = timm.create_model(f'local-dir:{folder}', pretrained=False).double()
+    model.load_state_dict(load_file(folder / 'model.safetensors'), strict=True)
+    return model.eval()
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize(('theirs', 'architecture', 'model_args'), PYTORCHCV, ids=[row[0] for row in PYTORCHCV])
+def test_pytorchcv_computes_the_same(theirs, architecture, model_args, tmp_path):
+    reference = randomise(get_model(theirs).double())
+    torch.save(reference.state_dict(), tmp_path / 'theirs.pth')
+    with zipfile.ZipFile(tmp_path / 'theirs.zip', 'w') as archive:  # as its release files are
+        archive.write(tmp_path / 'theirs.pth', 'theirs.pth')
+    result = convert_checkpoint(tmp_path / 'theirs.zip', tmp_path / 'net')
+    assert (result.architecture, result.model_args) == (architecture, model_args)
+    assert result.layout.startswith('osmr')
+    assert json.loads((tmp_path / 'net' / 'config.json').read_text())['dtype'] == 'float64'
+    compare(load(tmp_path / 'net'), reference)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_every_layout_computes_what_the_equations_say(layout, tmp_path):
+    row = LAYOUTS[layout]
+    for family, cls in (('v1', CifarResNet), ('v2', PreActResNet)):
+        for block, shortcut, final in itertools.product(row.blocks, row.shortcut_types, row.final_norms):
+            layers = (1, 2, 1, 1)[: max(row.stages)]
+            args = {'final_norm': final} if family == 'v2' else {}
+            if cannot_hold(row, cls.__name__, block, len(layers), shortcut, final and family == 'v2'):
+                continue
+            if final and family == 'v1':
+                continue
+            widths = (4, 8, 12, 20)[: len(layers)]
+            model = randomise(cls(block, layers, widths, stem_width=4, shortcut_type=shortcut, **args).double())
+            network = recognise(model.state_dict()).network
+            torch.save({'model': write_layout(model.state_dict(), network, layout)}, tmp_path / 'net.pth')
+            convert_checkpoint(tmp_path / 'net.pth', tmp_path / 'net', dataset='cifar10', force=True)
+            net = Net(family, block, layers, shortcut, bool(args.get('final_norm')))
+            state = model.state_dict()
+            compare(load(tmp_path / 'net'), lambda x, net=net, state=state: forward(net, state, x), size=16)
+
+
+def test_sources_besides_files(checkpoint, tmp_path, monkeypatch):
+    url = checkpoint.as_uri()
+    assert convert_checkpoint(url, tmp_path / 'a', dataset='cifar10').source == url
+    with pytest.raises(InputError, match=r'cannot download .*check the address'):
+        convert_checkpoint(url + 'x', tmp_path / 'b')
+    with pytest.raises(InputError, match='cannot download'):
+        convert_checkpoint('http://127.0.0.1:9/net.pth', tmp_path / 'b')
+    monkeypatch.setattr('huggingface_hub.list_repo_files', lambda repo: ['README.md', 'net.pth'])
+    monkeypatch.setattr('huggingface_hub.hf_hub_download', lambda repo, name: str(checkpoint.with_name(name)))
+    assert convert_checkpoint('hf-hub:me/net', tmp_path / 'b', dataset='cifar10').architecture == 'cifar_resnet8'
+    monkeypatch.setattr('huggingface_hub.list_repo_files', lambda repo: ['a.pth', 'b.pth'])
+    with pytest.raises(InputError, match=r'must hold one checkpoint \(it has a\.pth, b\.pth\)'):
+        convert_checkpoint('hf-hub:me/net', tmp_path / 'c')
+
+
+def test_options_that_do_not_fit(checkpoint, tmp_path):
+    (tmp_path / 'two.txt').write_text('a\nb\n')
+    cases = [
+        ({'mean': (0.5,) * 3}, 'both --mean and --std'),
+        ({'mean': (125.0,) * 3, 'std': (60.0,) * 3}, 'divide by 255'),
+        ({'mean': (0.5,), 'std': (0.2,)}, 'one number for each of 3 input channels'),
+        ({'mean': (0.5,) * 3, 'std': (0.0,) * 3}, 'must be positive'),
+        ({'dataset': 'cifar100'}, 'cifar100 has 100 classes, the checkpoint 10'),
+        ({'dataset': 'mnist'}, 'unknown data set'),
+        ({'labels': tmp_path / 'two.txt'}, '2 labels, the checkpoint 10 classes'),
+        ({'labels': tmp_path / 'none.txt'}, 'cannot read the labels'),
+        ({'key': 'ema'}, "no network 'ema'"),
+        ({'check': tmp_path}, 'no test-'),
+    ]
+    for options, message in cases:
+        with pytest.raises(InputError, match=message):
+            convert_checkpoint(checkpoint, tmp_path / 'out', **options)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_other_classes_and_channels_need_their_normalisation(tmp_path):
+    model = timm.create_model('cifar_resnet8', num_classes=7, in_chans=1)
+    torch.save(model.state_dict(), tmp_path / 'net.pth')
+    with pytest.raises(InputError, match='normalisation unknown for 7 classes and 1 input channels'):
+        convert_checkpoint(tmp_path / 'net.pth', tmp_path / 'out')
+    (tmp_path / 'names.txt').write_text('\n'.join('abcdefg'))
+    convert_checkpoint(tmp_path / 'net.pth', tmp_path / 'out', mean=[0.5], std=[0.3], labels=tmp_path / 'names.txt')
+    loaded = timm.create_model(f'local-dir:{tmp_path / "out"}', pretrained=True)
+    assert list(loaded.pretrained_cfg['mean']) == [0.5] and loaded.conv1.in_channels == 1
+    assert loaded.pretrained_cfg['label_names'] == list('abcdefg')
+    assert all(
+        torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True)
+    )
+
+
+def test_a_network_that_normalises_its_input_itself(tmp_path):
+    state = {f'1.{key}': tensor for key, tensor in timm.create_model('cifar_resnet8').state_dict().items()}
+    constants = {'0.mean': torch.tensor([0.49, 0.48, 0.45]), '0.std': torch.tensor([0.25, 0.24, 0.26])}
+    torch.save({**state, **constants}, tmp_path / 'net.pth')
+    for options in ({}, {'mean': (0.49, 0.48, 0.45), 'std': (0.25, 0.24, 0.26)}, {'mean': [0] * 3, 'std': [1] * 3}):
+        result = convert_checkpoint(tmp_path / 'net.pth', tmp_path / 'out', force=True, **options)
+        assert result.mean == pytest.approx((0.49, 0.48, 0.45))
+    with pytest.raises(InputError, match='normalises its input itself'):
+        convert_checkpoint(tmp_path / 'net.pth', tmp_path / 'out', force=True, **IMAGENET)
+
+
+def test_what_is_written_says_where_it_comes_from_and_is_the_same_each_time(checkpoint, tmp_path):
+    results = [convert_checkpoint(checkpoint, tmp_path / name, dataset='cifar10') for name in ('a', 'b')]
+    first, second = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ('a', 'b'))
+    assert first['model.safetensors'] == second['model.safetensors'] and first['config.json'] == second['config.json']
+    config = json.loads(first['config.json'])
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert config['source']['sha256'] == results[0].sha256 == digest
+    assert config['sha256'] == hashlib.sha256(first['model.safetensors']).hexdigest()
+    assert config['normalisation'] == 'given' and len(config['label_names']) == 10
+    assert 'model_args' not in config and str(tmp_path) not in first['config.json'].decode()
+    assert digest in first['README.md'].decode()
+
+
+def test_counters_are_carried_or_remembered_as_missing(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    for tensor in content['net'].values():
+        if not tensor.is_floating_point():
+            tensor.fill_(77)
+    torch.save(content, tmp_path / 'counted.pth')
+    convert_checkpoint(tmp_path / 'counted.pth', tmp_path / 'a', dataset='cifar10')
+    assert int(load_file(tmp_path / 'a' / 'model.safetensors')['bn1.num_batches_tracked']) == 77
+    assert 'num_batches_tracked' not in json.loads((tmp_path / 'a' / 'config.json').read_text())['source']
+    torch.save({k: v for k, v in content['net'].items() if v.is_floating_point()}, tmp_path / 'bare.pth')
+    convert_checkpoint(tmp_path / 'bare.pth', tmp_path / 'b', dataset='cifar10')
+    assert int(load_file(tmp_path / 'b' / 'model.safetensors')['bn1.num_batches_tracked']) == 0
+    assert 'num_batches_tracked' in json.loads((tmp_path / 'b' / 'config.json').read_text())['source']
+
+
+def test_half_precision_stays_on_disk_and_tied_tensors_come_apart(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)['net']
+    content = {k: v.half() if v.ndim > 1 else v for k, v in content.items()}
+    content['layer1.0.conv2.weight'] = content['layer1.0.conv1.weight']
+    content['fc.weight'] = torch.cat([content['fc.weight']] * 2)[:10]
+    torch.save(content, tmp_path / 'half.pth')
+    convert_checkpoint(tmp_path / 'half.pth', tmp_path / 'out', dataset='cifar10')
+    written = load_file(tmp_path / 'out' / 'model.safetensors')
+    assert all(torch.equal(written[key], content[key]) and written[key].dtype == content[key].dtype for key in written)
+    model = timm.create_model(f'local-dir:{tmp_path / "out"}', pretrained=True)
+    assert model.conv1.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize('ending', ['pth', 'safetensors'])
+def test_our_weights_to_another_layout_and_back(ending, tmp_path):
+    convert_checkpoint('cifar_resnet20.cifar10', tmp_path / f'theirs.{ending}', to='kuangliu')
+    result = convert_checkpoint(tmp_path / f'theirs.{ending}', tmp_path / 'back', dataset='cifar10')
+    assert result.layout.startswith('kuangliu')
+    back = timm.create_model(f'local-dir:{tmp_path / "back"}', pretrained=True).state_dict()
+    ours = timm.create_model('cifar_resnet20.cifar10', pretrained=True).state_dict()
+    assert back.keys() == ours.keys() and all(torch.equal(back[key], ours[key]) for key in ours)
+
+
+@pytest.mark.parametrize('protocol', [2, 4])
+@pytest.mark.parametrize('wrap', [lambda gadget: gadget, lambda gadget: {'state_dict': {'fc.weight': gadget}}])
+def test_a_pickle_that_runs_code_is_refused_and_nothing_runs(wrap, protocol, tmp_path):
+    class Gadget:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / 'fired'),)
+
+    data = pickle.dumps(wrap(Gadget()), protocol)
+    (tmp_path / 'evil.pth').write_bytes(data)
+    with pytest.raises(InputError, match=r'would run code|reads only by running it'):
+        convert_checkpoint(tmp_path / 'evil.pth', tmp_path / 'net')
+    assert [path.name for path in tmp_path.iterdir()] == ['evil.pth']
+    pickle.loads(data)
+    assert (tmp_path / 'fired').exists(), 'the gadget works where pickles are run'
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.manual_seed(0)
+    model = timm.create_model('cifar_resnet8')
+    torch.save({'net': model.state_dict(), 'acc': 90.0}, tmp_path / 'net.pth')
+    return tmp_path / 'net.pth'
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda state: state['conv1.weight'].fill_(float('nan')), r'conv1\.weight .* NaN'),
+        (lambda state: state['bn1.running_var'].neg_(), r'bn1\.running_var .* negative'),
+        (lambda state: state.pop('layer1.0.conv2.weight'), r'layer1\.0'),
+        (lambda state: state.update(extra=torch.ones(3)), 'extra'),
+        (lambda state: state.update({'fc.weight': torch.ones(10, 63)}), r'fc\.weight'),
+        (lambda state: state.update({'conv1.weight': torch.ones(16, 3, 7, 7)}), r'conv1\.weight'),
+    ],
+    ids=['nan', 'negative variance', 'missing', 'extra', 'shape', '7x7 stem'],
+)
+def test_damaged_state_dicts_name_the_tensor(change, message, checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    change(content['net'])
+    torch.save(content, checkpoint)
+    with pytest.raises(InputError, match=message) as caught:
+        convert_checkpoint(checkpoint, tmp_path / 'out')
+    assert '\n' not in str(caught.value) and not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('keep', [0, 10, 1000, 200_000])
+def test_truncated_files(keep, checkpoint, tmp_path):
+    checkpoint.write_bytes(checkpoint.read_bytes()[:keep])
+    with pytest.raises(InputError) as caught:
+        convert_checkpoint(checkpoint, tmp_path / 'out')
+    assert '\n' not in str(caught.value) and not (tmp_path / 'out').exists()
+
+
+def test_an_existing_output_is_kept(checkpoint, tmp_path):
+    convert_checkpoint(checkpoint, tmp_path / 'out')
+    before = (tmp_path / 'out' / 'config.json').read_bytes()
+    with pytest.raises(InputError, match='exists already'):
+        convert_checkpoint(checkpoint, tmp_path / 'out', mean=(0.5,) * 3, std=(0.5,) * 3)
+    assert (tmp_path / 'out' / 'config.json').read_bytes() == before
+    convert_checkpoint(checkpoint, tmp_path / 'out', mean=(0.5,) * 3, std=(0.5,) * 3, force=True)
+    assert json.loads((tmp_path / 'out' / 'config.json').read_text())['pretrained_cfg']['mean'] == [0.5] * 3
+
+
+def test_the_normalisation_is_the_catalogs_the_options_or_a_stated_guess(checkpoint, tmp_path, data_root):
+    guessed = convert_checkpoint(checkpoint, tmp_path / 'a')
+    assert any('by the number of classes' in text for text in guessed.assumptions)
+    assert json.loads((tmp_path / 'a' / 'config.json').read_text())['normalisation'] == 'assumed'
+    known = data_root / 'checkpoints' / 'resnet32-d509ac18.th'
+    assert convert_checkpoint(known, tmp_path / 'b', mean=(0.5,) * 3, std=(0.5,) * 3).mean == IMAGENET['mean']
+
+
+def test_on_the_command_line(checkpoint, tmp_path, command):
+    result = json.loads(command('convert', checkpoint, '-o', tmp_path / 'out', '--dataset', 'cifar10', '--json').out)
+    assert result['architecture'] == 'cifar_resnet8' and result['sha256']
+    assert 'exists already' in command('convert', checkpoint, '-o', tmp_path / 'out', expect=2).err
+    assert (
+        'use one of native, akamaster, kuangliu'
+        in command('convert', checkpoint, '-o', 'x', '--to', 'none', expect=2).err
+    )
