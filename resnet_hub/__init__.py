@@ -14,12 +14,18 @@ if TYPE_CHECKING:
     from .checkpoints.convert import Conversion, convert_checkpoint
     from .errors import InputError, MissingExtraError, ResnetHubError
     from .evaluation import Metrics, evaluate
+    from .hub.download import download
+    from .hub.upload import Upload, push_folders, push_to_hub
     from .models import CifarResNet, PreActResNet
     from .prediction import Prediction, predict
     from .recipe import Recipe
     from .training import train
 
 _PUBLIC = {
+    'Upload': 'hub.upload',
+    'push_to_hub': 'hub.upload',
+    'push_folders': 'hub.upload',
+    'download': 'hub.download',
     'Conversion': 'checkpoints.convert',
     'convert_checkpoint': 'checkpoints.convert',
     'CifarResNet': 'models',
@@ -44,9 +50,13 @@ __all__ = [
     'Prediction',
     'Recipe',
     'ResnetHubError',
+    'Upload',
     'convert_checkpoint',
+    'download',
     'evaluate',
     'predict',
+    'push_folders',
+    'push_to_hub',
     'train',
 ]
 __version__ = '0.1.0'

@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser('resnet-hub', description='CIFAR-style ResNets for timm and torch.hub.')
     parser.add_argument('--version', action='version', version=f'resnet-hub {__version__}')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    for add in (_add_list, _add_predict, _add_evaluate, _add_train, _add_convert):
+    for add in (_add_list, _add_predict, _add_evaluate, _add_train, _add_convert, _add_upload, _add_download):
         add(commands)
     return parser
 
@@ -326,3 +326,85 @@ def _convert(args: argparse.Namespace) -> None:
         print(f'  dropped: {name}, {reason}')
     if result.metrics:
         print(f'  top-1 {result.metrics.top1:.2f} % on {result.metrics.images:,} test images')
+
+
+def _add_upload(commands: Any) -> None:
+    command = _add_command(
+        commands,
+        'upload',
+        _upload,
+        'publish model folders on the Hugging Face Hub',
+        [
+            'upload runs/resnet20 OWNER/NAME',
+            'upload runs/a runs/b OWNER --private',
+            'upload runs/resnet20 OWNER/NAME --dry-run',
+        ],
+    )
+    command.add_argument('folders', nargs='+', metavar='DIR', help='of `resnet-hub train` or `resnet-hub convert`')
+    command.add_argument('target', metavar='OWNER[/NAME]', help='with OWNER alone, folders give the names')
+    command.add_argument('--private', action='store_true', help='create a private repository')
+    command.add_argument(
+        '--revision', metavar='BRANCH', help='commit to this branch, created if need be; default: main'
+    )
+    command.add_argument('--create-pr', action='store_true', help='open a pull request')
+    command.add_argument('--message', help='of the commit')
+    command.add_argument('--license', metavar='SPDX', help='of the weights; default: what is known of them')
+    command.add_argument('--description', metavar='TEXT', help='Markdown for the beginning of the model card')
+    command.add_argument('--dry-run', action='store_true', help='show the files and the card; no request is made')
+
+
+def _upload(args: argparse.Namespace) -> int:
+    from .hub.upload import check_options, push_folders, push_to_hub, repo_ids
+
+    options = {k: getattr(args, k) for k in ('private', 'revision', 'create_pr', 'message', 'license', 'description')}
+    single = '/' in args.target
+    if single and len(args.folders) > 1:
+        raise InputError(f'{len(args.folders)} folders cannot all be {args.target}: give OWNER alone')
+    if args.dry_run:
+        check_options(args.revision, args.create_pr)
+        _show_packages({args.folders[0]: args.target} if single else repo_ids(args.folders, args.target), args)
+        return 0
+    if single:
+        upload = push_to_hub(args.folders[0], args.target, **options)
+        print(f'{upload.folder}: {upload.result}, {upload.detail}')
+        return 0
+    uploads = push_folders(args.folders, args.target, **options)
+    _print_rows(
+        [{'folder': str(u.folder), 'repository': u.repo_id, 'result': u.result, 'detail': u.detail} for u in uploads],
+        as_json=False,
+    )
+    return int(any(upload.result == 'failed' for upload in uploads))
+
+
+def _show_packages(repo_ids: dict[Any, str], args: argparse.Namespace) -> None:
+    """The very files and card of each folder."""
+    from hashlib import sha256
+
+    from .hub.upload import prepare
+
+    for folder, repo_id in repo_ids.items():
+        package = prepare(folder, repo_id, license=args.license, description=args.description)
+        rows = [{'file': k, 'bytes': len(v), 'sha256': sha256(v).hexdigest()} for k, v in package.files.items()]
+        print(f'{folder} to {repo_id}')
+        _print_rows(rows, as_json=False)
+        print(f'\n{package.card}')
+
+
+def _add_download(commands: Any) -> None:
+    command = _add_command(
+        commands,
+        'download',
+        _download,
+        'fetch and verify a model from the Hugging Face Hub',
+        ['download OWNER/NAME -o resnet20', 'download OWNER/NAME --revision v1'],
+    )
+    command.add_argument('repository', metavar='OWNER/NAME')
+    command.add_argument('-o', '--output', metavar='DIR', help='a new folder; default: the cache of huggingface_hub')
+    command.add_argument('--revision', help='branch, tag or commit; default: main')
+
+
+def _download(args: argparse.Namespace) -> None:
+    from .hub.download import download
+
+    folder = download(args.repository, args.output, revision=args.revision)
+    print(f'{folder}: load it by timm.create_model({f"local-dir:{folder}"!r}, pretrained=True)')

@@ -162,6 +162,8 @@ def hub_entrypoint(name: str) -> Callable[..., nn.Module]:
 
         if not isinstance(pretrained, str):
             return timm.create_model(name, pretrained=pretrained, **kwargs)
+        if pretrained.startswith('hf-hub:'):
+            return _load_from_hub(name, pretrained, **kwargs)
         if pretrained not in tags(name):
             known = ', '.join(map(repr, tags(name))) or 'none yet'
             raise InputError(f'{name} has no weights {pretrained!r}; known: {known}')
@@ -170,6 +172,16 @@ def hub_entrypoint(name: str) -> Callable[..., nn.Module]:
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__doc__ = _describe(name)
     return entrypoint
+
+
+def _load_from_hub(name: str, source: str, **kwargs: Any) -> nn.Module:
+    """The network of a repository on the Hub ('hf-hub:OWNER/NAME'), if it is the architecture `name`."""
+    import timm
+
+    held = timm.models.load_model_config_from_hf(source.removeprefix('hf-hub:'), kwargs.get('cache_dir'))[1]
+    if held != name:
+        raise InputError(f'{source} holds {held}, not {name}: call torch.hub.load with {held!r}')
+    return timm.create_model(source, pretrained=True, **kwargs)
 
 
 def _describe(name: str) -> str:
@@ -184,7 +196,8 @@ def _describe(name: str) -> str:
 Paper: {row.paper}
 
 Args:
-    pretrained: False for random weights, True for the default ones; torch.hub also takes the tag of any weights.
+    pretrained: False for random weights, True for the default ones; torch.hub also takes the tag of any weights,
+        or 'hf-hub:OWNER/NAME'.
     num_classes: 10 by default; another number gives a fresh classifier, 0 the pooled features.
     in_chans, global_pool, drop_rate, drop_path_rate, act_layer, norm_layer, zero_init_last, features_only, device,
         dtype: as in timm.

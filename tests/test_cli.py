@@ -51,7 +51,7 @@ def test_list_shows_and_verifies_the_weights(command):
     assert 'cifar_resnet20.cifar10' in command('list', 'cifar_resnet20', '--pretrained').out
 
 
-@pytest.mark.parametrize('name', ['list', 'predict', 'evaluate', 'train', 'convert'])
+@pytest.mark.parametrize('name', ['list', 'predict', 'evaluate', 'train', 'convert', 'upload', 'download'])
 def test_help_has_examples(name, capsys):
     from resnet_hub.cli import main
 

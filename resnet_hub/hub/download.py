@@ -1,0 +1,183 @@
+"""From a repository on the Hub to files on this machine that are what the repository says."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path, PureWindowsPath
+
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from ..checkpoints.folder import CONFIG_FILE, WEIGHTS_FILE, digest, new_folder
+from ..errors import InputError
+from .client import DamagedError, ask
+from .upload import check_repo_id, read_config
+
+_PICKLES = ('.bin', '.pth', '.pt', '.th', '.ckpt')
+
+
+def download(
+    repo_id: str,
+    output: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> Path:
+    """A repository with a network of ours, whole and verified against the digests that the Hub lists.
+
+    It comes through huggingface_hub's cache, where a repeated call goes on with what is there; HF_ENDPOINT and
+    HF_HUB_OFFLINE are respected. A blob that is not what it should be is removed and fetched again.
+
+    Args:
+        repo_id: 'OWNER/NAME'.
+        output: a new folder for the files; it appears whole or not at all. None leaves them in the cache.
+        revision: branch, tag or commit; None is main.
+        token: None takes the one of HF_TOKEN or `hf auth login`.
+        cache_dir: None is huggingface_hub's.
+
+    Returns:
+        `output`, or the folder in the cache.
+
+    Raises:
+        InputError: no network of ours with safetensors, file names that lead out of a folder, or `output` is taken.
+        ResnetHubError: the Hub refuses it, cannot be reached, or keeps sending what it does not list.
+    """
+    check_repo_id(repo_id)
+    if output is not None:
+        _check_output(Path(output))
+    repository = _Repository(repo_id, revision, token, cache_dir)
+    what = f'{repo_id}@{revision}' if revision else repo_id
+    snapshot = ask(what, repository.fetch)
+    _check_network(snapshot, what)
+    return snapshot if output is None else ask(what, lambda: _place(snapshot, Path(output)))
+
+
+class _Repository:
+    def __init__(self, repo_id: str, revision: str | None, token: str | None, cache_dir: str | Path | None) -> None:
+        self.repo_id = repo_id
+        self.revision = revision
+        self.token = token
+        self.cache_dir = cache_dir
+        self.api = HfApi(token=token)
+
+    def fetch(self) -> Path:
+        """The folder in the cache; nothing big is fetched before config.json is found to be of a network of ours."""
+        try:
+            config = self.fetch_file(CONFIG_FILE, self.revision)
+        except LocalEntryNotFoundError:
+            raise
+        except EntryNotFoundError:
+            self.refuse_pickle(set(self.api.list_repo_files(self.repo_id, revision=self.revision)))
+            raise InputError(f'{self.repo_id} has no {CONFIG_FILE}: it is not a model that timm can load') from None
+        commit = config.parent.name
+        names = self.verify(commit)
+        for name in names:
+            _check_name(name, self.repo_id)
+        read_config(config, self.repo_id)
+        if WEIGHTS_FILE not in names:
+            self.refuse_pickle(names)
+            raise InputError(f'{self.repo_id} has no {WEIGHTS_FILE}; ask its owner for one')
+        snapshot = Path(snapshot_download(self.repo_id, revision=commit, cache_dir=self.cache_dir, token=self.token))
+        lacking = self.verify(commit) - _files(snapshot).keys()
+        if lacking:
+            raise DamagedError(f'{", ".join(sorted(lacking))} did not arrive; run it again')
+        return snapshot
+
+    def fetch_file(self, name: str, revision: str | None) -> Path:
+        return Path(hf_hub_download(self.repo_id, name, revision=revision, cache_dir=self.cache_dir, token=self.token))
+
+    def verify(self, commit: str) -> set[str]:
+        """Compare what is in the cache with the digests of the Hub; the names that the repository has.
+
+        The client compares the length alone, and its cache would keep a damaged blob for ever: it is removed.
+
+        Raises:
+            DamagedError: a file was not what it should be.
+        """
+        try:
+            found = self.api.verify_repo_checksums(self.repo_id, revision=commit, cache_dir=self.cache_dir)
+        except OfflineModeIsEnabled:
+            return set(_files(self.fetch_file(CONFIG_FILE, commit).parent))
+        except FileNotFoundError as error:  # another process removes a damaged blob just now
+            raise DamagedError(f'{error.filename} has gone; run it again') from None
+        for bad in found.mismatches:
+            path = found.verified_path / bad['path']
+            blob = path.resolve()
+            path.unlink(missing_ok=True)
+            blob.unlink(missing_ok=True)
+        if found.mismatches:
+            names = ', '.join(bad['path'] for bad in found.mismatches)
+            raise DamagedError(f'{names} did not arrive as the Hub lists it, and was removed; run it again')
+        return {*found.missing_paths, *_files(found.verified_path)}
+
+    def refuse_pickle(self, names: set[str]) -> None:
+        """Where weights come as a pickle: read them without running anything, and say what makes safetensors of them.
+
+        Raises:
+            InputError: always, if there is one; its own error if it cannot be read so.
+        """
+        pickle = next((name for name in sorted(names) if name.endswith(_PICKLES)), None)
+        if pickle is None:
+            return
+        from ..checkpoints.read import read
+
+        _check_name(pickle, self.repo_id)
+        read(self.fetch_file(pickle, self.revision))
+        raise InputError(
+            f'{self.repo_id} offers only a pickle, {pickle}, which reads without running code: '
+            f'`resnet-hub convert hf-hub:{self.repo_id} -o DIR` makes safetensors of it'
+        )
+
+
+def _check_name(name: str, repo_id: str) -> None:
+    """Refuse what could lead out of a folder, on any system."""
+    path = PureWindowsPath(name)  # takes both kinds of separators
+    if path.drive or path.root or '..' in path.parts or '\\' in name or not name.isprintable():
+        raise InputError(f'{repo_id} has a file called {name!r}, which may lead out of its folder: nothing was written')
+
+
+def _check_network(snapshot: Path, what: str) -> None:
+    """The weights are the ones of config.json, and fit its network.
+
+    Raises:
+        InputError: they are not, or do not.
+    """
+    from ..registry import load_model
+
+    sha256 = read_config(snapshot / CONFIG_FILE, what).get('sha256')
+    if sha256 and sha256 != digest(snapshot / WEIGHTS_FILE):
+        raise InputError(f'{what}: {WEIGHTS_FILE} is not the file that {CONFIG_FILE} has the digest of; tell its owner')
+    try:
+        load_model(f'local-dir:{snapshot}', 'cpu')
+    except Exception as error:  # whatever a stranger's config makes of the network
+        reason = ' '.join(str(error).removeprefix(f'local-dir:{snapshot}: ').split())
+        raise InputError(f'{what}: the weights do not fit its network ({reason}); tell its owner') from None
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob('*')) if path.is_file()}
+
+
+def _check_output(output: Path) -> None:
+    if output.exists() and not (output.is_dir() and (_is_empty(output) or (output / CONFIG_FILE).is_file())):
+        raise InputError(f'{output} exists and is no model folder: give another -o')
+
+
+def _is_empty(folder: Path) -> bool:
+    return next(folder.iterdir(), None) is None
+
+
+def _place(snapshot: Path, output: Path) -> Path:
+    """Copy a snapshot to a folder that is not there yet, or holds the same already."""
+    files = _files(snapshot)
+    if output.exists() and not _is_empty(output):
+        for name, path in files.items():
+            if not (output / name).is_file() or digest(output / name) != digest(path):
+                raise InputError(f'{output} exists and differs in {name}: give another -o, or move it away')
+        return output
+    with new_folder(output, force=output.exists()) as new:
+        for name, path in files.items():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, new / name)
+    return output
