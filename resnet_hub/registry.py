@@ -138,6 +138,10 @@ def load_model(name: str, device: str | None = None) -> nn.Module:
             raise InputError(f'{architecture} has no weights {tag!r}{_did_you_mean(name)}')
         if not timm.is_model_pretrained(name):
             raise InputError(f'{name} has no pretrained weights; those that have: resnet-hub list --pretrained')
+    if name.startswith('local-dir:'):
+        from .checkpoints.folder import check_folder
+
+        check_folder(name.removeprefix('local-dir:'))
     try:
         model = timm.create_model(name, pretrained=True)
     except (ValueError, FileNotFoundError) as error:

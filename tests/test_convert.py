@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import zipfile
+from pathlib import Path
 
 import pytest
 import timm
@@ -20,6 +21,7 @@ from resnet_hub.checkpoints.convert import write_layout
 from resnet_hub.checkpoints.layouts import LAYOUTS, cannot_hold
 from resnet_hub.checkpoints.recognise import recognise
 from resnet_hub.models import CifarResNet, PreActResNet
+from resnet_hub.weights.catalog import WEIGHTS
 
 from .oracles import Net, forward, randomise
 
@@ -319,6 +321,30 @@ def test_the_normalisation_is_the_catalogs_the_options_or_a_stated_guess(checkpo
     assert json.loads((tmp_path / 'a' / 'config.json').read_text())['normalisation'] == 'assumed'
     known = data_root / 'checkpoints' / 'resnet32-d509ac18.th'
     assert convert_checkpoint(known, tmp_path / 'b', mean=(0.5,) * 3, std=(0.5,) * 3).mean == IMAGENET['mean']
+
+
+@pytest.mark.parametrize('place', [0.5, 0.9, 1])
+def test_a_flipped_bit_in_tensor_data_is_found_by_the_digest(place, checkpoint, tmp_path, command):
+    convert_checkpoint(checkpoint, tmp_path / 'net', dataset='cifar10')
+    weights = tmp_path / 'net' / 'model.safetensors'
+    data = bytearray(weights.read_bytes())
+    data[int(place * (len(data) - 1))] ^= 4
+    weights.write_bytes(data)
+    timm.create_model(f'local-dir:{tmp_path / "net"}', pretrained=True)  # notices nothing
+    cat = Path(__file__).parent / 'images' / 'cat.jpg'
+    done = command('predict', cat, '--model', f'local-dir:{tmp_path / "net"}', expect=2)
+    assert 'config.json says' in done.err and len(done.err.splitlines()) == 1
+
+
+def test_a_file_of_the_catalog_in_a_zip_has_the_catalogs_constants(checkpoint, tmp_path, monkeypatch):
+    """As osmr publishes his: the SHA-1 of his rows is that of the file inside."""
+    with zipfile.ZipFile(tmp_path / 'net.pth.zip', 'w') as archive:
+        archive.write(checkpoint, 'net.pth')
+    name = 'cifar_resnet20.osmr_svhn'
+    row = WEIGHTS[name]._replace(digest=f'sha1:{hashlib.sha1(checkpoint.read_bytes()).hexdigest()}')
+    monkeypatch.setitem(WEIGHTS, name, row)
+    result = convert_checkpoint(tmp_path / 'net.pth.zip', tmp_path / 'net', mean=(0.5,) * 3, std=(0.5,) * 3)
+    assert result.mean == row.mean and result.label_names == tuple('0123456789')
 
 
 def test_on_the_command_line(checkpoint, tmp_path, command):

@@ -70,10 +70,10 @@ def _catalog() -> Mapping[str, Any]:
     return WEIGHTS
 
 
-def known_facts(source: str | Path, sha256: str) -> Mapping[str, Any]:
+def known_facts(source: str | Path, digests: Sequence[str]) -> Mapping[str, Any]:
     """What the catalog says of its own name, or of a file with this digest; it wins over every option."""
     rows = [row for name, row in _catalog().items() if name == str(source)]
-    rows += [row for row in _catalog().values() if f'sha256:{sha256}'.startswith(row.digest)]
+    rows += [row for row in _catalog().values() if any(digest.startswith(row.digest) for digest in digests)]
     return dict(zip(('mean', 'std'), rows[0].normalisation, strict=True), dataset=rows[0].dataset) if rows else {}
 
 
@@ -111,8 +111,8 @@ def convert_checkpoint(
     _check_output(output, force, folder=layout is None)
     with local_file(source) as path:
         name = path.name if isinstance(source, Path) or ('://' not in source and _HUB not in source) else str(source)
-        tree, sha256 = read(path)
-        known = known_facts(source, sha256)
+        tree, digests = read(path)
+        known = known_facts(source, digests)
         found = recognise(tree, key, attested=bool(known))
         del tree
     network = found.network
@@ -124,7 +124,7 @@ def convert_checkpoint(
         'in_chans': network.in_chans,
         'layout': found.layout,
         'source': name,
-        'sha256': sha256,
+        'sha256': digests[0].removeprefix('sha256:'),
         'dropped': found.dropped,
     }
     state_dict = _separate(found.state_dict)

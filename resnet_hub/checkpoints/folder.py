@@ -145,6 +145,26 @@ def make_config(
     return {**config, 'pretrained_cfg': cfg, **provenance}
 
 
+def check_folder(folder: str | Path) -> None:
+    """Compare the weights with the digest that config.json has of them, if it has one.
+
+    Neither safetensors nor torch notices a flipped bit in a tensor.
+
+    Raises:
+        InputError: they differ.
+    """
+    weights = Path(folder) / WEIGHTS_FILE
+    try:
+        wanted = json.loads((Path(folder) / CONFIG_FILE).read_text(encoding='utf-8')).get('sha256')
+    except (OSError, ValueError, AttributeError):
+        return  # a config that is missing or broken is for others to refuse
+    if wanted and weights.is_file() and wanted != (found := digest(weights)):
+        raise InputError(
+            f'{weights} has SHA-256 {found}, and {CONFIG_FILE} says {wanted}: it is damaged or of another training; '
+            'get both again'
+        )
+
+
 def write_folder(folder: str | Path, state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> Path:
     """Write model.safetensors and config.json, each whole or not at all; config.json gets the weights' digest."""
     folder = Path(folder)

@@ -58,7 +58,7 @@ class Source(NamedTuple):
     """What a file holds."""
 
     tree: Any  #: nested containers with tensors in them
-    sha256: str
+    digests: tuple[str, str]  #: 'sha256:…' of the file, and 'sha1:…' of what it packs, or of the file
 
 
 def read(path: str | Path) -> Source:
@@ -69,9 +69,12 @@ def read(path: str | Path) -> Source:
     """
     path = Path(path)
     data = _read_bytes(path)
-    with ThreadPoolExecutor(1) as pool:  # the digest needs no lock of Python's
+    content, name = _unpack(data, path.name)
+    with ThreadPoolExecutor(2) as pool:  # digests need no lock of Python's
         sha256 = pool.submit(lambda: hashlib.sha256(data).hexdigest())
-        return Source(_parse(data, path.name), sha256.result())
+        sha1 = pool.submit(lambda: hashlib.sha1(content, usedforsecurity=False).hexdigest())
+        tree = _parse(content, name)
+        return Source(tree, (f'sha256:{sha256.result()}', f'sha1:{sha1.result()}'))
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -91,12 +94,10 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _parse(data: bytes, name: str, nested: bool = False) -> Any:
+def _parse(data: bytes, name: str) -> Any:
     for magic, what in _OTHER_FORMATS:
         if data.startswith(magic):
             raise InputError(f'{name} is {what}')
-    if data.startswith(b'PK'):
-        return _parse_zip(data, name, nested)
     if data[8:9] == b'{':
         return _parse_safetensors(data, name)
     return _parse_torch(data, name)
@@ -129,7 +130,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _parse_zip(data: bytes, name: str, nested: bool) -> Any:
+def _unpack(data: bytes, name: str, nested: bool = False) -> tuple[bytes, str]:
+    """The one checkpoint that a zip holds, and its name; what is no zip, or torch's own kind of one, as it is."""
+    if not data.startswith(b'PK'):
+        return data, name
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()
@@ -139,7 +143,7 @@ def _parse_zip(data: bytes, name: str, nested: bool) -> Any:
                     f"torch; torch.save(torch.jit.load({name!r}).state_dict(), 'weights.pth')\" and convert weights.pth"
                 )
             if any(item.rpartition('/')[2] == 'data.pkl' for item in names):
-                return _parse_torch(data, name)
+                return data, name
             models = [item for item in archive.infolist() if item.filename.lower().endswith(_MODEL_SUFFIXES)]
             if nested or len(models) != 1:
                 held = ', '.join(item.filename for item in models[:5]) or 'none'
@@ -149,7 +153,7 @@ def _parse_zip(data: bytes, name: str, nested: bool) -> Any:
                     f'{name}: {models[0].filename} claims {models[0].file_size} bytes out of '
                     f'{models[0].compress_size}, which no weights do: unpack it yourself if you trust it'
                 )
-            return _parse(archive.read(models[0]), models[0].filename, nested=True)
+            return _unpack(archive.read(models[0]), models[0].filename, nested=True)
     except InputError:
         raise
     except Exception as error:  # whatever a parser makes of damaged bytes
