@@ -321,6 +321,7 @@ def test_the_normalisation_is_the_catalogs_the_options_or_a_stated_guess(checkpo
     assert json.loads((tmp_path / 'a' / 'config.json').read_text())['normalisation'] == 'assumed'
     known = data_root / 'checkpoints' / 'resnet32-d509ac18.th'
     assert convert_checkpoint(known, tmp_path / 'b', mean=(0.5,) * 3, std=(0.5,) * 3).mean == IMAGENET['mean']
+    assert 'Copyright (c) 2018, Yerlan Idelbayev' in (tmp_path / 'b' / 'README.md').read_text()
 
 
 @pytest.mark.parametrize('place', [0.5, 0.9, 1])

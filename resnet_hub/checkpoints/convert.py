@@ -62,6 +62,7 @@ class _Facts:
     normalisation: str  #: 'catalog', 'file', 'given' or 'assumed'
     assumptions: list[str]
     dataset: str | None
+    notice: str  #: of the publisher's licence
 
 
 def _catalog() -> Mapping[str, Any]:
@@ -74,7 +75,10 @@ def known_facts(source: str | Path, digests: Sequence[str]) -> Mapping[str, Any]
     """What the catalog says of its own name, or of a file with this digest; it wins over every option."""
     rows = [row for name, row in _catalog().items() if name == str(source)]
     rows += [row for row in _catalog().values() if any(digest.startswith(row.digest) for digest in digests)]
-    return dict(zip(('mean', 'std'), rows[0].normalisation, strict=True), dataset=rows[0].dataset) if rows else {}
+    if not rows:
+        return {}
+    mean, std = rows[0].normalisation
+    return {'mean': mean, 'std': std, 'dataset': rows[0].dataset, 'notice': rows[0].publisher.notice}
 
 
 def convert_checkpoint(
@@ -236,7 +240,7 @@ def _facts(
         names = row.classes if row else ()
         if row and not dataset_given:
             assumptions.append(f'label names of {row_name}, by the number of classes (--labels, --dataset)')
-    return _Facts(tuple(mean), tuple(std), tuple(names), normalisation, assumptions, row_name)
+    return _Facts(tuple(mean), tuple(std), tuple(names), normalisation, assumptions, row_name, known.get('notice', ''))
 
 
 def _dataset(name: str, network: Network) -> Dataset:
@@ -446,4 +450,5 @@ def _readme(result: Conversion, facts: _Facts) -> str:
         )
     lines += [f'- Assumed: {text}' for text in result.assumptions]
     lines += [f'- Left out: {name} ({why})' for name, why in result.dropped.items()]
+    lines += ['', facts.notice] if facts.notice else []
     return '\n'.join(lines) + '\n'

@@ -288,14 +288,8 @@ def _provenance(config: Mapping[str, Any]) -> str:
 
 def _notice(config: Mapping[str, Any]) -> str:
     found = published(config)
-    if not found or not found[1].url:
-        return ''
-    publisher = found[1].publisher
-    return (
-        f'## Third-party notice\n\nThe weights are those that [{publisher.name}]({publisher.page}) published. '
-        f'{publisher.copyright}. Licence: {publisher.license}, whose text is there. Only names and format of the '
-        'tensors were changed.'
-    )
+    notice = found[1].publisher.notice if found else ''
+    return notice and f'## Third-party notice\n\n{notice}'
 
 
 def _citation(config: Mapping[str, Any]) -> str:

@@ -18,6 +18,14 @@ class Publisher(NamedTuple):
     license: str  #: SPDX
     copyright: str
 
+    @property
+    def notice(self) -> str:
+        """What the licences of others ask to be passed on with their weights, as Markdown; '' for our own."""
+        return self.page and (
+            f'The weights are those that [{self.name}]({self.page}) published. {self.copyright}. Licence: '
+            f'{self.license}, whose text is there. Only names and format of the tensors were changed.'
+        )
+
 
 RESNET_HUB = Publisher('resnet-hub', '', 'Apache-2.0', 'Copyright the authors of resnet-hub')
 AKAMASTER = Publisher(
