@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .checkpoints.folder import encode, halve
 from .data import Images, normalise
 from .datasets import DATASETS, Triple
 from .errors import InputError
+from .files import encode, halve
 
 
 @dataclass(frozen=True)

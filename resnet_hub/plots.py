@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .checkpoints.folder import replacing
 from .errors import MissingExtraError
+from .files import replacing
 
 
 def plot_history(history: list[dict[str, float]], path: str | Path) -> None:

@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checkpoints.folder import halve, make_config, replacing, write_folder
+from .checkpoints.folder import make_config, write_folder
 from .data import Augmentation, Images, find_dataset, load_images, training_batches
 from .errors import InputError, ResnetHubError
 from .evaluation import evaluate
+from .files import halve, replacing
 from .recipe import Recipe
 
 _logger = logging.getLogger(__name__)

@@ -99,7 +99,7 @@ def sent(hub, clients, tmp_path):
     import torch
     from safetensors.torch import load_file, save_file
 
-    from resnet_hub.checkpoints.folder import halve
+    from resnet_hub.files import halve
     from resnet_hub.weights.catalog import weights_file
 
     net = write_network(tmp_path / 'net', 'cifar_resnet20')

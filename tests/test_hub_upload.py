@@ -194,7 +194,7 @@ BROKEN = {
 
 
 def digest_of(folder):
-    from resnet_hub.checkpoints.folder import digest
+    from resnet_hub.files import digest
 
     return digest(folder / 'model.safetensors')
 

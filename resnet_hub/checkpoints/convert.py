@@ -22,8 +22,9 @@ from torch import Tensor
 from ..datasets import DATASETS, Dataset
 from ..errors import InputError
 from ..evaluation import Metrics
+from ..files import encode, replacing
 from . import layouts
-from .folder import encode, make_config, new_folder, replacing, write_folder
+from .folder import make_config, new_folder, write_folder
 from .read import read
 from .recognise import Network, Recognised, recognise
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,33 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save, save_file
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import digest, replacing, save_weights
 from ..models import ARCHITECTURES
 from ..models.timm_api import make_pretrained_cfg
 
 WEIGHTS_FILE = 'model.safetensors'
 CONFIG_FILE = 'config.json'
 CARD_FILE = 'README.md'
-_METADATA = {'format': 'pt'}
 _MODEL_FILES = {WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, '.gitattributes'}
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends, and vanishes if the block fails."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
-    os.close(handle)
-    try:
-        yield Path(name)
-        Path(name).chmod(0o666 & ~_umask())  # mkstemp's files are for their owner alone
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -70,38 +52,6 @@ def new_folder(folder: str | Path, force: bool = False) -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def digest(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    sha = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()
-
-
-def halve(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Half precision for convolutions and classifier; norms, biases and counters stay as they are."""
-    return {k: v.half() if v.ndim > 1 and v.is_floating_point() else v for k, v in state_dict.items()}
-
-
-def encode(state_dict: Mapping[str, Tensor]) -> bytes:
-    """The safetensors file of a state dict: the same tensors give the same bytes.
-
-    The only metadata is the format, since several entries would come out in random order.
-    """
-    return save(_plain(state_dict), metadata=_METADATA)
-
-
-def _plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k: v.detach().cpu().contiguous() for k, v in state_dict.items()}
 
 
 def make_config(
@@ -168,9 +118,8 @@ def check_folder(folder: str | Path) -> None:
 def write_folder(folder: str | Path, state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> Path:
     """Write model.safetensors and config.json, each whole or not at all; config.json gets the weights' digest."""
     folder = Path(folder)
-    with replacing(folder / WEIGHTS_FILE) as path:
-        save_file(_plain(state_dict), path, metadata=_METADATA)  # as `encode`, without the bytes in memory
-        config = {**config, 'sha256': digest(path)}
+    save_weights(folder / WEIGHTS_FILE, state_dict)
+    config = {**config, 'sha256': digest(folder / WEIGHTS_FILE)}
     with replacing(folder / CONFIG_FILE) as path:
         path.write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
     return folder

@@ -8,8 +8,9 @@ from pathlib import Path, PureWindowsPath
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from ..checkpoints.folder import CONFIG_FILE, WEIGHTS_FILE, digest, new_folder
+from ..checkpoints.folder import CONFIG_FILE, WEIGHTS_FILE, new_folder
 from ..errors import InputError
+from ..files import digest
 from .client import DamagedError, ask
 from .upload import check_repo_id, read_config
 

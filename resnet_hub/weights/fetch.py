@@ -13,8 +13,8 @@ import zipfile
 from pathlib import Path
 from urllib.error import URLError
 
-from ..checkpoints.folder import encode, replacing
 from ..errors import ResnetHubError
+from ..files import save_weights
 from .catalog import WEIGHTS, Weights, weights_file
 
 
@@ -47,8 +47,7 @@ def fetch(name: str, cache_dir: str | Path | None = None) -> Path:
         file = _download(row.url, Path(folder))
         check_digest(name, row, file)
         state_dict = native_state_dict(file, name.partition('.')[0], row.model_args)
-    with replacing(path) as temporary:
-        temporary.write_bytes(encode(state_dict))
+    save_weights(path, state_dict)
     return path
 
 

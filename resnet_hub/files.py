@@ -1,0 +1,65 @@
+"""Files that are written whole or not at all, and the same tensors as the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors.torch import save, save_file
+from torch import Tensor
+
+_METADATA = {'format': 'pt'}  # several entries would come out in random order, and the digest with them
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends, and vanishes if the block fails."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
+    os.close(handle)
+    try:
+        yield Path(name)
+        Path(name).chmod(0o666 & ~_umask())  # mkstemp's files are for their owner alone
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def digest(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    sha = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+def halve(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Half precision for convolutions and classifier; norms, biases and counters stay as they are."""
+    return {k: v.half() if v.ndim > 1 and v.is_floating_point() else v for k, v in state_dict.items()}
+
+
+def encode(state_dict: Mapping[str, Tensor]) -> bytes:
+    """The safetensors file of a state dict: the same tensors give the same bytes."""
+    return save(_plain(state_dict), metadata=_METADATA)
+
+
+def _plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach().cpu().contiguous() for k, v in state_dict.items()}
+
+
+def save_weights(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
+    """Write what `encode` gives, without its bytes in memory."""
+    with replacing(path) as temporary:
+        save_file(_plain(state_dict), temporary, metadata=_METADATA)
