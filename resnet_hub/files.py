@@ -30,6 +30,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
+def remove_leftovers(path: str | Path) -> None:
+    """Remove what `replacing` left beside `path` where a process was killed; only where no other one writes it now."""
+    path = Path(path)
+    for leftover in path.parent.glob(f'.{path.name}.????????'):
+        leftover.unlink()
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checkpoints.folder import make_config, write_folder
+from .checkpoints.folder import CONFIG_FILE, WEIGHTS_FILE, make_config, write_folder
 from .data import Augmentation, Images, find_dataset, load_images, training_batches
 from .errors import InputError, ResnetHubError
 from .evaluation import evaluate
-from .files import halve, replacing
+from .files import halve, remove_leftovers, replacing
 from .recipe import Recipe
 
 _logger = logging.getLogger(__name__)
@@ -157,8 +157,6 @@ def train(
         InputError: an unusable recipe or data; a run that exists and is not resumed.
         ResnetHubError: the loss is not finite.
     """
-    from .plots import plot_history
-
     output = Path(output)
     _check(recipe, output, resume)
     images = load_images(recipe.dataset, 'train', data)
@@ -171,7 +169,10 @@ def train(
     held_out, images = images[kept:].to(where), images[:kept].to(where)
     trainer = Trainer(recipe, where, kept // recipe.batch_size)
     if resume:
+        for name in (CHECKPOINT_FILE, HISTORY_FILE, CURVES_FILE, RECIPE_FILE, WEIGHTS_FILE, CONFIG_FILE):
+            remove_leftovers(output / name)
         trainer.load(output / CHECKPOINT_FILE)
+        _show(trainer.history, output)  # it may have been killed right after the checkpoint
     with replacing(output / RECIPE_FILE) as path:
         path.write_text(recipe.to_toml())
     dataset = find_dataset(recipe.dataset)
@@ -189,8 +190,7 @@ def train(
             row |= {'holdout_top1': metrics.top1, 'holdout_nll': metrics.nll}
         trainer.history.append(row)
         trainer.save(output / CHECKPOINT_FILE)
-        write_history(output / HISTORY_FILE, trainer.history)
-        plot_history(trainer.history, output / CURVES_FILE)
+        _show(trainer.history, output)
         _logger.info('  '.join(f'{k} {v:.4g}' for k, v in row.items()))
 
     config = make_config(
@@ -220,9 +220,12 @@ def _check(recipe: Recipe, output: Path, resume: bool) -> None:
         raise InputError(f'nothing to resume: {output / CHECKPOINT_FILE} does not exist; leave out --resume to start')
 
 
-def write_history(path: Path, history: list[dict[str, float]]) -> None:
-    """One line an epoch, as CSV."""
-    with replacing(path) as temporary, open(temporary, 'w', newline='', encoding='utf-8') as file:
+def _show(history: list[dict[str, float]], output: Path) -> None:
+    """The curves, and one line an epoch as CSV."""
+    from .plots import plot_history
+
+    plot_history(history, output / CURVES_FILE)
+    with replacing(output / HISTORY_FILE) as temporary, open(temporary, 'w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, history[0])
         writer.writeheader()
         writer.writerows(history)

@@ -84,6 +84,8 @@ def test_killed_and_resumed_is_the_unbroken_run(finished, tiny_data, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (folder / 'model.safetensors').exists(), 'it was too fast to be broken'
+    (folder / '.history.csv.0a1b2c3d').touch()  # as if killed while it wrote
+    (folder / 'history.csv').unlink(missing_ok=True)
     subprocess.run([*command, '--resume'], env=environment, check=True, capture_output=True)
     for name in ('history.csv', 'model.safetensors', 'config.json', 'recipe.toml'):
         assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
