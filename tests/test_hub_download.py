@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+import timm
 import torch
 
 from resnet_hub.errors import InputError
@@ -202,6 +203,22 @@ def test_weights_of_another_network(change, hub, clients, planted, tmp_path):
     done = clients.command('download', 'me/net', '-o', tmp_path / 'out')
     assert done.code == 2 and 'the weights do not fit its network' in done.err and len(done.err.splitlines()) == 1
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_pickle_on_the_hub_is_converted(hub, clients, server, tmp_path):
+    """What `download` refuses, `convert hf-hub:` reads, without running it; and an evil one it refuses as well."""
+    torch.manual_seed(0)
+    state = timm.create_model('cifar_resnet8').state_dict()
+    hub.plant('me/old', {'net.pth': pickled({'net': state, 'acc': 90.0})})
+    done = clients.command('convert', 'hf-hub:me/old', '-o', tmp_path / 'out', '--dataset', 'cifar10')
+    assert done.code == 0, done
+    converted = timm.create_model(f'local-dir:{tmp_path / "out"}', pretrained=True).state_dict()
+    assert all(torch.equal(converted[key], state[key]) for key in state)
+    hub.plant('me/evil', {'net.pth': pickled({'net': Evil()})})
+    for name, message in (('evil', 'would run code'), ('none', 'cannot read hf-hub:me/none')):
+        done = clients.command('convert', f'hf-hub:me/{name}', '-o', tmp_path / name, '--dataset', 'cifar10')
+        assert done.code == 2 and message in done.err and len(done.err.splitlines()) == 1, done
+        assert not (tmp_path / name).exists() and not list(tmp_path.rglob('evil'))
 
 
 def test_from_python(clients, planted, tmp_path):
