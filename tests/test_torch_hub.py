@@ -190,5 +190,5 @@ def test_from_github(github, site, tmp_path):
     assert zipball == ['/org/repo/zipball/main']  # once; then it lies in the hub folder
     assert {'/org/repo/tree/main/', '/repos/org/repo/branches'} <= set(github.requests)
     for name in BUNDLED:
-        loaded, state = torch.load(tmp_path / f'{name}.pt'), load_file(weights_file(name))
+        loaded, state = torch.load(tmp_path / f'{name}.pt', weights_only=True), load_file(weights_file(name))
         assert all(torch.equal(loaded[key], state[key].to(loaded[key].dtype)) for key in state)

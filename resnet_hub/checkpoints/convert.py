@@ -25,12 +25,11 @@ from ..evaluation import Metrics
 from ..files import encode, replacing
 from . import layouts
 from .folder import make_config, new_folder, write_folder
-from .read import read
+from .read import PICKLES, read
 from .recognise import Network, Recognised, recognise
 
 _HUB = 'hf-hub:'
 _HUB_FILES = ('model.safetensors', 'pytorch_model.bin')
-_SUFFIXES = ('.safetensors', '.pth', '.pt', '.th', '.ckpt', '.bin')
 
 
 @dataclass(frozen=True)
@@ -204,7 +203,7 @@ def _from_hub(repo: str) -> Path:
     try:
         names = list_repo_files(repo)
         candidates = [name for name in _HUB_FILES if name in names]
-        candidates = candidates[:1] or [name for name in names if name.endswith(_SUFFIXES)]
+        candidates = candidates[:1] or [name for name in names if name.endswith((*PICKLES, '.safetensors'))]
         if len(candidates) != 1:
             listed = ', '.join(candidates[:5]) or 'none'
             raise InputError(f'{_HUB}{repo} must hold one checkpoint (it has {listed}): give the URL of the file')

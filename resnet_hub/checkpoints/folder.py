@@ -110,8 +110,8 @@ def check_folder(folder: str | Path) -> None:
         return  # a config that is missing or broken is for others to refuse
     if wanted and weights.is_file() and wanted != (found := digest(weights)):
         raise InputError(
-            f'{weights} has SHA-256 {found}, and {CONFIG_FILE} says {wanted}: it is damaged or of another training; '
-            'get both again'
+            f'{weights} is not the file that {CONFIG_FILE} has the digest of: {CONFIG_FILE} says {wanted}, it has '
+            f'{found}; it is damaged or of another training: get both again'
         )
 
 

@@ -24,7 +24,9 @@ from torch._weights_only_unpickler import Unpickler
 
 from ..errors import InputError
 
-_MODEL_SUFFIXES = ('.pth', '.pt', '.th', '.ckpt', '.bin', '.t7', '.tar', '.pkl', '.safetensors')
+#: how pickles of weights are called, on the Hub and elsewhere
+PICKLES = ('.bin', '.pth', '.pt', '.th', '.ckpt')
+_MODEL_SUFFIXES = (*PICKLES, '.t7', '.tar', '.pkl', '.safetensors')
 _MAX_HEADER = 100 << 20  # as safetensors itself has it
 _MAX_INFLATION = 50  # weights hardly compress; a file that claims more is a trap
 #: subclasses of dict that checkpoints hold beside weights
@@ -69,7 +71,7 @@ def read(path: str | Path) -> Source:
     """
     path = Path(path)
     data = _read_bytes(path)
-    content, name = _unpack(data, path.name)
+    content, name = unpack(data, path.name)
     with ThreadPoolExecutor(2) as pool:  # digests need no lock of Python's
         sha256 = pool.submit(lambda: hashlib.sha256(data).hexdigest())
         sha1 = pool.submit(lambda: hashlib.sha1(content, usedforsecurity=False).hexdigest())
@@ -130,7 +132,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _unpack(data: bytes, name: str, nested: bool = False) -> tuple[bytes, str]:
+def unpack(data: bytes, name: str, nested: bool = False) -> tuple[bytes, str]:
     """The one checkpoint that a zip holds, and its name; what is no zip, or torch's own kind of one, as it is."""
     if not data.startswith(b'PK'):
         return data, name
@@ -153,7 +155,7 @@ def _unpack(data: bytes, name: str, nested: bool = False) -> tuple[bytes, str]:
                     f'{name}: {models[0].filename} claims {models[0].file_size} bytes out of '
                     f'{models[0].compress_size}, which no weights do: unpack it yourself if you trust it'
                 )
-            return _unpack(archive.read(models[0]), models[0].filename, nested=True)
+            return unpack(archive.read(models[0]), models[0].filename, nested=True)
     except InputError:
         raise
     except Exception as error:  # whatever a parser makes of damaged bytes

@@ -727,11 +727,11 @@ def _assemble(network: Network, places: Places) -> tuple[dict[str, Tensor], list
                 f'the file has no tensor for {key} of shape {tuple(target[key].shape)}, which such a network needs; '
                 f'the file is incomplete or of another network'
             )
-        state_dict[key] = _take(roles[name], parameter, target[key], network)
+        state_dict[key] = _take(roles[name], parameter, target[key])
     return _fold(state_dict, roles, network)
 
 
-def _take(module: Module, parameter: str, target: Tensor, network: Network) -> Tensor:
+def _take(module: Module, parameter: str, target: Tensor) -> Tensor:
     if parameter == _COUNTER:
         counter = module.tensors.get(parameter, torch.tensor(0))
         if counter.numel() != 1:

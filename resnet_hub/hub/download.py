@@ -8,13 +8,12 @@ from pathlib import Path, PureWindowsPath
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from ..checkpoints.folder import CONFIG_FILE, WEIGHTS_FILE, new_folder
+from ..checkpoints.folder import CONFIG_FILE, WEIGHTS_FILE, check_folder, new_folder
+from ..checkpoints.read import PICKLES, read
 from ..errors import InputError
 from ..files import digest
 from .client import DamagedError, ask
 from .upload import check_repo_id, read_config
-
-_PICKLES = ('.bin', '.pth', '.pt', '.th', '.ckpt')
 
 
 def download(
@@ -118,11 +117,9 @@ class _Repository:
         Raises:
             InputError: always, if there is one; its own error if it cannot be read so.
         """
-        pickle = next((name for name in sorted(names) if name.endswith(_PICKLES)), None)
+        pickle = next((name for name in sorted(names) if name.endswith(PICKLES)), None)
         if pickle is None:
             return
-        from ..checkpoints.read import read
-
         _check_name(pickle, self.repo_id)
         read(self.fetch_file(pickle, self.revision))
         raise InputError(
@@ -146,9 +143,11 @@ def _check_network(snapshot: Path, what: str) -> None:
     """
     from ..registry import load_model
 
-    sha256 = read_config(snapshot / CONFIG_FILE, what).get('sha256')
-    if sha256 and sha256 != digest(snapshot / WEIGHTS_FILE):
-        raise InputError(f'{what}: {WEIGHTS_FILE} is not the file that {CONFIG_FILE} has the digest of; tell its owner')
+    read_config(snapshot / CONFIG_FILE, what)
+    try:
+        check_folder(snapshot)
+    except InputError as error:
+        raise InputError(f'{what}: {error}') from None
     try:
         load_model(f'local-dir:{snapshot}', 'cpu')
     except Exception as error:  # whatever a stranger's config makes of the network

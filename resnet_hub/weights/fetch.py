@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-import zipfile
 from pathlib import Path
-from urllib.error import URLError
 
+from ..checkpoints.read import unpack
 from ..errors import ResnetHubError
 from ..files import save_weights
 from .catalog import WEIGHTS, Weights, weights_file
@@ -59,11 +58,10 @@ def _download(url: str, folder: Path) -> Path:
     try:
         download_url_to_file(url, str(file))
         if file.suffix == '.zip':
-            with zipfile.ZipFile(file) as archive:
-                (member,) = archive.infolist()
-                file = folder / 'inner'
-                file.write_bytes(archive.read(member))
-    except (OSError, URLError, ValueError, zipfile.BadZipFile) as error:
+            content, _ = unpack(file.read_bytes(), file.name)
+            file = folder / 'inner'
+            file.write_bytes(content)
+    except (OSError, ValueError) as error:  # URLError is an OSError, InputError a ValueError
         raise ResnetHubError(f'{url} cannot be fetched: {error}; try again') from None
     return file
 
