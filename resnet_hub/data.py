@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .datasets import DATASETS, Dataset, Triple
+from .distributed import rank, world_size
 from .errors import InputError, MissingExtraError
 
 
@@ -107,27 +109,35 @@ def normalise(pixels: Tensor, mean: Triple, std: Triple) -> Tensor:
     return ((pixels.float() - shift) / scale).permute(0, 3, 1, 2)
 
 
+FLIPS = ('random', 'alternating', 'none')
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """Random changes of a training image; He et al. 2015, §4.2: pad 4, crop, flip."""
 
     crop: int = 4  #: pixels padded on every side before the random crop
     padding: str = 'reflect'  #: 'reflect' or 'zeros'
-    flip: bool = True
+    flip: str = 'random'  #: 'random'; 'alternating': an image is mirrored in every other epoch; 'none'
     cutout: int = 0  #: side of a square set to the mean (DeVries & Taylor 2017), in pixels
 
     def __post_init__(self) -> None:
         if self.padding not in ('reflect', 'zeros'):
             raise InputError(f"padding must be 'reflect' or 'zeros', not {self.padding!r}")
+        if self.flip not in FLIPS:
+            raise InputError(f'flip must be one of {", ".join(map(repr, FLIPS))}, not {self.flip!r}')
 
-    def crops(self, pixels: Tensor, index: Tensor, generator: torch.Generator) -> Tensor:
+    def crops(self, pixels: Tensor, index: Tensor, generator: torch.Generator, epoch: int = 0, seed: int = 0) -> Tensor:
         """Randomly cropped and flipped copies of `pixels[index]`, uint8 (B, H, W, 3), by one gather.
 
         Draws from `generator`, on the CPU, so that every device sees the same images.
         """
         count, (height, width) = len(index), pixels.shape[1:3]
         shift = torch.randint(-self.crop, self.crop + 1, (2, count, 1), generator=generator)
-        mirrored = (torch.rand(count, 1, generator=generator) < 0.5) & self.flip
+        mirrored = torch.rand(count, 1, generator=generator) < (0.5 if self.flip == 'random' else 0)
+        if self.flip == 'alternating':
+            first = torch.rand(len(pixels), generator=torch.Generator().manual_seed(seed)) < 0.5
+            mirrored = (first[index] ^ (epoch % 2 == 1))[:, None]
         rows = torch.arange(height) + shift[0]
         columns = torch.arange(width) + shift[1]
         columns = torch.where(mirrored, width - 1 - columns, columns)
@@ -152,15 +162,28 @@ class Augmentation:
 
 
 def training_batches(
-    images: Images, batch_size: int, augmentation: Augmentation, mean: Triple, std: Triple, seed: int, epoch: int
+    images: Images,
+    batch_size: int,
+    augmentation: Augmentation,
+    mean: Triple,
+    std: Triple,
+    seed: int,
+    epoch: int,
+    size: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """An epoch of full random batches: float32 (B, 3, H, W), int64 (B,).
 
-    Everything random follows from `seed` and `epoch`, so an epoch that is begun again is the same epoch.
+    Everything random follows from `seed` and `epoch`, so an epoch that is begun again is the same epoch. Images are
+    resized to `size`×`size` where it is given. Under torchrun each process gets its share of every batch.
     """
     generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
     order = torch.randperm(len(images), generator=generator)
+    share = slice(rank(), None, world_size())
     for index in order.split(batch_size):
-        if len(index) == batch_size:
-            x = normalise(augmentation.crops(images.pixels, index, generator), mean, std)
-            yield augmentation.cut_out(x, generator), images.labels[index.to(images.labels.device)]
+        if len(index) < batch_size:
+            return
+        x = normalise(augmentation.crops(images.pixels, index, generator, epoch, seed), mean, std)
+        x = augmentation.cut_out(x, generator)[share]
+        if size and (size, size) != x.shape[2:]:
+            x = F.interpolate(x, (size, size), mode='bilinear', antialias=True)
+        yield x, images.labels[index[share].to(images.labels.device)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 from .errors import InputError
 
 __all__ = ['Recipe', 'fields']
+
+
+_SIZES = re.compile(r'((8|9|[1-9]\d+):[1-9]\d*( |$))*')
 
 
 def _option(default: Any, help: str) -> Any:
@@ -22,21 +26,30 @@ class Recipe:
     """The fields of a recipe file (TOML) and the options of `resnet-hub train`, with their defaults."""
 
     model: str = _option('cifar_resnet20', 'any model that timm can create')
-    dataset: str = _option('cifar10', 'cifar10 or cifar100')
+    dataset: str = _option('cifar10', 'cifar10, cifar100 or svhn')
     epochs: int = _option(40, 'passes over the training images')
     batch_size: int = _option(128, 'images a step')
+    image_sizes: str = _option('', "'16:8 24:4': 8 epochs at 16×16 pixels, 4 at 24×24, the rest at full size")
     opt: str = _option('sgd', "any of timm's optimisers; sgd has Nesterov momentum")
     lr: float = _option(0.2, 'peak learning rate')
     momentum: float = _option(0.9, 'of the optimiser')
     weight_decay: float = _option(5e-4, 'not applied to norms and biases')
     warmup_epochs: int = _option(2, 'linear; then cosine to 0')
+    clip_grad: float = _option(0.0, 'largest norm of the gradient; 0 for any')
     label_smoothing: float = _option(0.0, 'share of the target spread over all classes')
     ema_decay: float = _option(0.0, 'of the moving average of the weights, which is what is published; 0 for none')
     drop_path_rate: float = _option(0.0, 'stochastic depth of the last block')
     crop: int = _option(4, 'pixels of padding before the random crop')
     padding: str = _option('reflect', 'reflect or zeros')
-    flip: bool = _option(True, 'mirror half of the images')
+    flip: str = _option('random', 'random; alternating: each image mirrored in every other epoch; none')
     cutout: int = _option(0, 'side of the square cut out of a training image, in pixels')
+    mixup: float = _option(0.0, 'alpha of mixup, for half of the batches where there is cutmix too; 0 for none')
+    cutmix: float = _option(0.0, 'alpha of cutmix; 0 for none')
+    teacher: str = _option(
+        '', "model whose answers are learnt, such as 'cifar_resnet56.chenyaofo_cifar10'; '' for none"
+    )
+    distillation: float = _option(0.9, "the teacher's share of the loss")
+    temperature: float = _option(4.0, 'that softens the answers of both')
     holdout: int = _option(0, 'training images kept aside, to choose hyper-parameters on')
     seed: int = _option(0, 'of weights, order and augmentation')
 
@@ -49,12 +62,24 @@ class Recipe:
             'ema_decay must be from 0 to below 1': 0 <= self.ema_decay < 1,
             'label_smoothing must be from 0 to below 1': 0 <= self.label_smoothing < 1,
             'drop_path_rate must be from 0 to below 1': 0 <= self.drop_path_rate < 1,
-            "padding must be 'reflect' or 'zeros'": self.padding in ('reflect', 'zeros'),
+            'distillation must be from 0 to 1': 0 <= self.distillation <= 1,
+            'temperature must be above 0': self.temperature > 0,
+            "image_sizes must be as '16:8 24:4', sides from 8 and epochs": _SIZES.fullmatch(self.image_sizes),
+            'clip_grad, mixup and cutmix must not be negative': min(self.clip_grad, self.mixup, self.cutmix) >= 0,
             'crop, cutout and holdout must not be negative': min(self.crop, self.cutout, self.holdout) >= 0,
         }
         for rule, holds in checks.items():
             if not holds:
                 raise InputError(f'{rule}: {self.to_toml().replace(chr(10), "; ")}')
+
+    def image_size(self, epoch: int) -> int | None:
+        """Side of the images in an epoch, counted from 0; None: as they are."""
+        for phase in self.image_sizes.split():
+            size, epochs = map(int, phase.split(':'))
+            if epoch < epochs:
+                return size
+            epoch -= epochs
+        return None
 
     @classmethod
     def from_file(cls, path: str | Path | None, **overrides: Any) -> Recipe:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import logging
 import math
+import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from torch import Tensor, nn
 
 from .checkpoints.folder import CONFIG_FILE, WEIGHTS_FILE, make_config, write_folder
 from .data import Augmentation, Images, find_dataset, load_images, training_batches
+from .datasets import Dataset
+from .distributed import all_sum, choose_device, first_goes_first, is_first, world_size
 from .errors import InputError, ResnetHubError
 from .evaluation import evaluate
 from .files import halve, remove_leftovers, replacing
@@ -34,23 +38,90 @@ def has_fast_bf16(device: torch.device) -> bool:
     return device.type == 'cpu' and torch.cpu._is_avx512_bf16_supported()
 
 
-class Trainer:
-    """The state of a run, and how it is saved: weights, their average, optimiser, history, random state."""
+class Teacher:
+    """A trained network whose answers another one learns (Hinton et al. 2015), with a normalisation of its own."""
 
-    def __init__(self, recipe: Recipe, device: torch.device, steps_per_epoch: int) -> None:
+    def __init__(self, name: str, device: torch.device, dataset: Dataset) -> None:
+        from .registry import load_model
+
+        self.model = load_model(name, str(device)).to(memory_format=torch.channels_last).requires_grad_(False)
+        cfg: Any = self.model.pretrained_cfg
+        if cfg['num_classes'] != len(dataset.classes):
+            raise InputError(f'the teacher {name} knows {cfg["num_classes"]} classes, not {len(dataset.classes)}')
+        ours, theirs = (
+            torch.tensor(t, device=device).reshape(2, 3, 1, 1)
+            for t in ((dataset.mean, dataset.std), (cfg['mean'], cfg['std']))
+        )
+        self.scale = ours[1] / theirs[1]
+        self.shift = (ours[0] - theirs[0]) / theirs[1]
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, 3, H, W) that are normalised for the student."""
+        return self.model(x * self.scale + self.shift)
+
+
+class Objective:
+    """The loss of a batch: cross-entropy with the labels, and with a teacher's answers where there is one."""
+
+    def __init__(self, recipe: Recipe, teacher: Teacher | None) -> None:
+        self.recipe, self.teacher = recipe, teacher
+
+    def __call__(self, logits: Tensor, targets: Tensor, x: Tensor) -> Tensor:
+        """Mean loss in nats of logits (N, classes) for labels (N,) or their shares (N, classes) of images `x`.
+
+        Distillation is Hinton et al. 2015, §2: both answers softened by the temperature T, times T² so that the
+        gradient keeps its size.
+        """
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
+        if self.teacher is None:
+            return loss
+        t = self.recipe.temperature
+        answers = F.log_softmax(logits / t, 1), F.log_softmax(self.teacher(x).float() / t, 1)
+        soft = F.kl_div(*answers, reduction='batchmean', log_target=True) * t * t
+        return torch.lerp(loss, soft, self.recipe.distillation)
+
+
+class Trainer:
+    """The state of a run, and how it is saved: weights, their average, optimiser, history, random state.
+
+    Args:
+        recipe: what to train and how.
+        images: all training images, on the device to train on.
+        compile: torch.compile the network; with CUDA graphs on a GPU.
+        bf16: bf16 autocast; None: where the hardware has it.
+    """
+
+    def __init__(self, recipe: Recipe, images: Images, compile: bool = False, bf16: bool | None = None) -> None:
         import timm
         from timm.optim import create_optimizer_v2
         from timm.scheduler import create_scheduler_v2
         from timm.utils import ModelEmaV3
 
-        dataset = find_dataset(recipe.dataset)
+        self.recipe, self.images = recipe, images
+        self.device = images.pixels.device
+        self.dataset = find_dataset(recipe.dataset)
+        self.augmentation = make_augmentation(recipe)
+        self.bf16 = has_fast_bf16(self.device) if bf16 is None else bf16
+        self.steps_per_epoch = len(images) // recipe.batch_size
+        self.history: list[dict[str, float]] = []
         torch.manual_seed(recipe.seed)
-        self.recipe = recipe
         self.model: nn.Module = timm.create_model(
-            recipe.model, num_classes=len(dataset.classes), drop_path_rate=recipe.drop_path_rate
+            recipe.model, num_classes=len(self.dataset.classes), drop_path_rate=recipe.drop_path_rate
         )
-        self.model.to(device=device, memory_format=torch.channels_last)
+        self.model.to(device=self.device, memory_format=torch.channels_last)
         self.ema = ModelEmaV3(self.model, decay=recipe.ema_decay) if recipe.ema_decay else None
+        self.forward: Any = self.model
+        if world_size() > 1:
+            self.forward = nn.parallel.DistributedDataParallel(self.model)
+        if compile:
+            self.forward = torch.compile(
+                self.forward, dynamic=False, mode='reduce-overhead' if self.device.type == 'cuda' else None
+            )
+        self.mix = _make_mix(recipe, len(self.dataset.classes))
+        self.objective = Objective(
+            recipe, Teacher(recipe.teacher, self.device, self.dataset) if recipe.teacher else None
+        )
         self.optimizer = create_optimizer_v2(
             self.model, recipe.opt, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
         )
@@ -62,43 +133,53 @@ class Trainer:
             warmup_lr=recipe.lr / 100,
             warmup_prefix=True,
             step_on_epochs=False,
-            updates_per_epoch=steps_per_epoch,
+            updates_per_epoch=self.steps_per_epoch,
         )[0]
-        self.steps_per_epoch = steps_per_epoch
-        self.history: list[dict[str, float]] = []
 
     @property
     def averaged(self) -> nn.Module:
         """The network to evaluate and to publish."""
         return self.ema.module if self.ema else self.model
 
-    def train_epoch(self, images: Images, forward: nn.Module, bf16: bool) -> float:
-        """One epoch; returns the mean training loss."""
-        from tqdm.auto import tqdm
-
-        recipe, dataset, epoch = self.recipe, find_dataset(self.recipe.dataset), len(self.history)
-        augmentation = Augmentation(recipe.crop, recipe.padding, recipe.flip, recipe.cutout)
-        batches = training_batches(
-            images, recipe.batch_size, augmentation, dataset.mean, dataset.std, recipe.seed, epoch
-        )
-        device = images.pixels.device
+    def train_epoch(self) -> float:
+        """The next epoch; returns its mean training loss."""
+        epoch = len(self.history)
         losses: list[Tensor] = []
         self.model.train()
-        for x, y in tqdm(
-            batches, f'epoch {epoch + 1}/{recipe.epochs}', self.steps_per_epoch, leave=False, unit='batch', disable=None
-        ):
+        for x, y in self._batches(epoch):
             step = epoch * self.steps_per_epoch + len(losses)
             self.scheduler.step_update(step)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                logits = forward(x)
-            loss = F.cross_entropy(logits.float(), y, label_smoothing=recipe.label_smoothing)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                logits = self.forward(x)
+                loss = self.objective(logits.float(), y, x)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            if self.recipe.clip_grad:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
             self.optimizer.step()
             if self.ema:
                 self.ema.update(self.model, step)
             losses.append(loss.detach())
-        return torch.stack(losses).mean().item()
+        return all_sum(torch.stack(losses).mean() / world_size()).item()
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        from tqdm.auto import tqdm
+
+        recipe, data = self.recipe, self.dataset
+        batches = training_batches(
+            self.images,
+            recipe.batch_size,
+            self.augmentation,
+            data.mean,
+            data.std,
+            recipe.seed,
+            epoch,
+            recipe.image_size(epoch),
+        )
+        label = f'epoch {epoch + 1}/{recipe.epochs}'
+        silent = None if is_first() else True
+        for batch in tqdm(batches, label, self.steps_per_epoch, leave=False, unit='batch', disable=silent):
+            yield self.mix(*batch) if self.mix else batch
 
     def save(self, path: Path) -> None:
         state = {
@@ -130,6 +211,19 @@ class Trainer:
         torch.set_rng_state(state['rng'])
 
 
+def make_augmentation(recipe: Recipe) -> Augmentation:
+    return Augmentation(recipe.crop, recipe.padding, recipe.flip, recipe.cutout)
+
+
+def _make_mix(recipe: Recipe, num_classes: int) -> Any:
+    """Mixup (Zhang et al. 2018), cutmix (Yun et al. 2019) or for each batch one of both; None for neither."""
+    from torchvision.transforms import v2
+
+    makers = {v2.MixUp: recipe.mixup, v2.CutMix: recipe.cutmix}
+    mixes = [make(alpha=alpha, num_classes=num_classes) for make, alpha in makers.items() if alpha]
+    return v2.RandomChoice(mixes) if mixes else None
+
+
 def train(
     recipe: Recipe,
     output: str | Path,
@@ -142,7 +236,8 @@ def train(
     """Train a network; `output` becomes a model folder for timm's `local-dir:`.
 
     Beside model.safetensors and config.json it holds recipe.toml, history.csv, curves.png and checkpoint.pt, written
-    after every epoch. The images that count are the last epoch's; no test image is read.
+    after every epoch. The weights that count are the last epoch's; no test image is read. Where torch.distributed is
+    initialised every process takes its share of each batch, and the first one writes.
 
     Args:
         recipe: what to train, on what, how.
@@ -159,47 +254,69 @@ def train(
     """
     output = Path(output)
     _check(recipe, output, resume)
-    images = load_images(recipe.dataset, 'train', data)
-    kept = len(images) - recipe.holdout
-    if recipe.holdout >= len(images):
-        raise InputError(f'holdout must be below {len(images)}, the number of training images')
+    with first_goes_first():
+        images = load_images(recipe.dataset, 'train', data)
+    kept = _images_to_train_on(recipe, len(images))
+    where = choose_device(device)
+    held_out = images[kept:].to(where)
+    trainer = Trainer(recipe, images[:kept].to(where), compile, bf16)
+    if resume:
+        trainer.load(output / CHECKPOINT_FILE)
+    if is_first():
+        _begin(trainer, output)
+    _run(trainer, held_out, output)
+    return _finish(trainer, output) if is_first() else output
+
+
+def _images_to_train_on(recipe: Recipe, count: int) -> int:
+    """How many of `count` images are not held out; enough for a batch, which the processes can share."""
+    kept = count - recipe.holdout
+    if kept <= 0:
+        raise InputError(f'holdout must be below {count}, the number of training images')
     if recipe.batch_size > kept:
         raise InputError(f'batch_size must be at most {kept}, the number of images to train on')
-    where = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    held_out, images = images[kept:].to(where), images[:kept].to(where)
-    trainer = Trainer(recipe, where, kept // recipe.batch_size)
-    if resume:
-        for name in (CHECKPOINT_FILE, HISTORY_FILE, CURVES_FILE, RECIPE_FILE, WEIGHTS_FILE, CONFIG_FILE):
-            remove_leftovers(output / name)
-        trainer.load(output / CHECKPOINT_FILE)
-        _show(trainer.history, output)  # it may have been killed right after the checkpoint
-    with replacing(output / RECIPE_FILE) as path:
-        path.write_text(recipe.to_toml())
-    dataset = find_dataset(recipe.dataset)
-    fast = has_fast_bf16(where) if bf16 is None else bf16
-    forward: Any = torch.compile(trainer.model) if compile else trainer.model
+    if recipe.batch_size % world_size():
+        raise InputError(f'batch_size must be a multiple of {world_size()}, the number of processes')
+    return kept
 
-    while len(trainer.history) < recipe.epochs:
-        epoch = len(trainer.history) + 1
-        loss = trainer.train_epoch(images, forward, fast)
+
+def _begin(trainer: Trainer, output: Path) -> None:
+    """Clear what a killed process left half-written, bring the curves up to date, write the recipe."""
+    for name in (CHECKPOINT_FILE, HISTORY_FILE, CURVES_FILE, RECIPE_FILE, WEIGHTS_FILE, CONFIG_FILE):
+        remove_leftovers(output / name)
+    if trainer.history:
+        _show(trainer.history, output)
+    with replacing(output / RECIPE_FILE) as path:
+        path.write_text(trainer.recipe.to_toml())
+
+
+def _run(trainer: Trainer, held_out: Images, output: Path) -> None:
+    """The epochs that are left, a checkpoint after each."""
+    while len(trainer.history) < trainer.recipe.epochs:
+        epoch, start = len(trainer.history) + 1, time.perf_counter()
+        loss = trainer.train_epoch()
+        speed = trainer.steps_per_epoch * trainer.recipe.batch_size / (time.perf_counter() - start)
         if not math.isfinite(loss):
             raise ResnetHubError(f'the loss of epoch {epoch} is {loss}: lower --lr; {output} keeps the epochs before')
         row = {'epoch': epoch, 'lr': trainer.optimizer.param_groups[0]['lr'], 'train_loss': loss}
-        if recipe.holdout:
-            metrics = evaluate(trainer.averaged, held_out, dataset.mean, dataset.std)
+        if len(held_out):
+            metrics = evaluate(trainer.averaged, held_out, trainer.dataset.mean, trainer.dataset.std)
             row |= {'holdout_top1': metrics.top1, 'holdout_nll': metrics.nll}
         trainer.history.append(row)
-        trainer.save(output / CHECKPOINT_FILE)
-        _show(trainer.history, output)
-        _logger.info('  '.join(f'{k} {v:.4g}' for k, v in row.items()))
+        if is_first():
+            trainer.save(output / CHECKPOINT_FILE)
+            _show(trainer.history, output)
+            _logger.info('  '.join(f'{k} {v:.4g}' for k, v in {**row, 'images_per_second': speed}.items()))
 
+
+def _finish(trainer: Trainer, output: Path) -> Path:
     config = make_config(
-        recipe.model,
-        mean=dataset.mean,
-        std=dataset.std,
-        num_classes=len(dataset.classes),
-        label_names=dataset.classes,
-        recipe=asdict(recipe),
+        trainer.recipe.model,
+        mean=trainer.dataset.mean,
+        std=trainer.dataset.std,
+        num_classes=len(trainer.dataset.classes),
+        label_names=trainer.dataset.classes,
+        recipe=asdict(trainer.recipe),
     )
     return write_folder(output, halve(trainer.averaged.state_dict()), config)
 
@@ -210,6 +327,7 @@ def _check(recipe: Recipe, output: Path, resume: bool) -> None:
     from timm.optim import list_optimizers
 
     find_dataset(recipe.dataset)
+    make_augmentation(recipe)
     if not timm.is_model(recipe.model):
         raise InputError(f'unknown model {recipe.model!r}: resnet-hub list shows ours, timm.list_models() all')
     if recipe.opt not in list_optimizers():

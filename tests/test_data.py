@@ -74,7 +74,7 @@ def test_crops_are_windows_of_the_padded_image(pixels, padding):
 
 def test_no_flip_and_no_crop_leave_the_image(pixels):
     index = torch.tensor([3, 1, 3])
-    out = Augmentation(crop=0, flip=False).crops(pixels, index, torch.Generator().manual_seed(0))
+    out = Augmentation(crop=0, flip='none').crops(pixels, index, torch.Generator().manual_seed(0))
     assert torch.equal(out, pixels[index])
 
 
@@ -112,10 +112,40 @@ def test_an_epoch_shows_every_image_once_and_repeats(pixels):
     first = labels(0, 0)
     assert sorted(label for batch in first for label in batch) == list(range(64)) and first == labels(0, 0)
     assert first != labels(0, 1) and first != labels(1, 0)
-    x, y = next(training_batches(images, 16, Augmentation(crop=0, flip=False), MEAN, STD, 0, 0))
+    x, y = next(training_batches(images, 16, Augmentation(crop=0, flip='none'), MEAN, STD, 0, 0))
     assert torch.equal(x, normalise(pixels[y], MEAN, STD)), 'images and labels belong together'
 
 
 def test_an_incomplete_batch_is_left_out(pixels):
     images = Images(pixels, torch.arange(64))
     assert len(list(training_batches(images, 60, Augmentation(), MEAN, STD, 0, 0))) == 1
+
+
+def test_alternating_flips_show_both_sides_in_two_epochs(pixels):
+    """Every image once as it is and once mirrored; which comes first differs from image to image."""
+    images = Images(pixels, torch.arange(64))
+    augmentation = Augmentation(crop=0, flip='alternating')
+    sides = []
+    for epoch in range(3):
+        batches = list(training_batches(images, 16, augmentation, MEAN, STD, 5, epoch))
+        x, order = torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+        original = normalise(pixels[order], MEAN, STD)
+        straight, mirrored = ((x == t).all(3).all(2).all(1) for t in (original, original.flip(3)))
+        assert bool((straight ^ mirrored).all())
+        sides.append(mirrored[order.argsort()])
+    assert torch.equal(sides[0], ~sides[1]) and torch.equal(sides[0], sides[2])
+    assert 0.2 < sides[0].float().mean() < 0.8
+
+
+def test_smaller_images_are_those_of_pillow(pixels):
+    """Bilinear with antialiasing, to rounding; labels and order stay."""
+    from PIL import Image
+
+    pixels = pixels.repeat_interleave(3, 1)[:, :32].repeat_interleave(4, 2)[:, :, :32]
+    images = Images(pixels, torch.arange(64))
+    arguments = (images, 16, Augmentation(crop=0, flip='none'), (0, 0, 0), (1, 1, 1), 0, 0)
+    (x, y), (_, whole) = next(training_batches(*arguments, size=16)), next(training_batches(*arguments))
+    assert x.shape == (16, 3, 16, 16) and torch.equal(y, whole)
+    for image, label in zip(x, y, strict=True):
+        small = Image.fromarray(pixels[label].numpy()).resize((16, 16), Image.Resampling.BILINEAR)
+        assert np.abs(image.permute(1, 2, 0).numpy() * 255 - np.asarray(small)).max() < 1.1

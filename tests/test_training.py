@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -15,8 +16,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from resnet_hub import InputError, Recipe, ResnetHubError, evaluate, train
-from resnet_hub.data import load_images
+from resnet_hub.checkpoints.folder import make_config, write_folder
+from resnet_hub.data import load_images, normalise
 from resnet_hub.datasets import DATASETS
+from resnet_hub.training import Objective, Teacher
+
+from .conftest import ROOT
 
 RECIPE = Recipe(model='cifar_resnet8', epochs=4, batch_size=32, warmup_epochs=1, lr=0.05, holdout=64, ema_decay=0.9)
 
@@ -131,3 +136,115 @@ def test_bf16_and_cutout_and_smoothing_train_too(tiny_data, tmp_path):
         RECIPE, epochs=3, cutout=8, label_smoothing=0.1, drop_path_rate=0.1, padding='zeros', opt='adamw', lr=0.01
     )
     assert history(train(recipe, tmp_path, tiny_data[0], bf16=True))[-1]['holdout_top1'] > 50
+
+
+def test_every_field_trains(tiny_data, tmp_path):
+    """Growing images, mixed images, clipping and a teacher, in one short run that still learns."""
+    teacher = train(replace(RECIPE, holdout=0), tmp_path / 'teacher', tiny_data[0], device='cpu')
+    recipe = replace(
+        RECIPE,
+        epochs=6,
+        image_sizes='16:2 24:1',
+        flip='alternating',
+        mixup=0.2,
+        cutmix=1.0,
+        clip_grad=1.0,
+        teacher=f'local-dir:{teacher}',
+        temperature=2.0,
+    )
+    assert history(train(recipe, tmp_path / 'student', tiny_data[0]))[-1]['holdout_top1'] > 50
+
+
+def test_sizes_by_epoch():
+    recipe = Recipe(epochs=5, image_sizes='16:2 24:1')
+    assert [recipe.image_size(epoch) for epoch in range(5)] == [16, 16, 24, None, None]
+    for text in ('4:2', '16', '16:0', '16:2,24:1', '16x2'):
+        with pytest.raises(InputError, match="image_sizes must be as '16:8 24:4'"):
+            Recipe(image_sizes=text)
+
+
+def test_the_loss_with_a_teacher_is_that_of_the_paper():
+    """Hinton et al. 2015: (1 - a) H(y, p) + a T² KL(p_teacher^T || p^T), written out in numpy."""
+    recipe = Recipe(teacher='cifar_resnet20', distillation=0.7, temperature=3.0)
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 5, 10, generator=generator)
+    labels = torch.tensor([1, 0, 9, 3, 3])
+
+    def softmax(logits):
+        exponents = np.exp(logits - logits.max(1, keepdims=True))
+        return exponents / exponents.sum(1, keepdims=True)
+
+    q, p = softmax(teacher.numpy() / 3), softmax(student.numpy() / 3)
+    soft = 9 * (q * (np.log(q) - np.log(p))).sum(1).mean()
+    hard = -np.log(softmax(student.numpy())[np.arange(5), labels]).mean()
+    loss = Objective(recipe, lambda x: teacher)(student, labels, torch.empty(0))
+    assert loss.item() == pytest.approx(0.3 * hard + 0.7 * soft, rel=1e-5)
+
+
+def test_a_teacher_sees_images_in_its_own_normalisation(tiny_data, tmp_path):
+    ours, theirs = DATASETS['cifar10'], {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
+    model = timm.create_model('cifar_resnet8', zero_init_last=False).eval()
+    labels = {'num_classes': 10, 'label_names': ours.classes}
+    folder = write_folder(tmp_path / 'net', model.state_dict(), make_config('cifar_resnet8', **theirs, **labels))
+    pixels = tiny_data[1].pixels[:8]
+    with torch.no_grad():
+        expected = model(normalise(pixels, **theirs))
+    teacher = Teacher(f'local-dir:{folder}', torch.device('cpu'), ours)
+    torch.testing.assert_close(teacher(normalise(pixels, ours.mean, ours.std)), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(InputError, match='knows 10 classes, not 100'):
+        Teacher(f'local-dir:{folder}', torch.device('cpu'), DATASETS['cifar100'])
+
+
+TRAIN_WITH_FIXED_NORMS = """
+import sys
+import torch
+from torch import nn
+from resnet_hub import Recipe
+from resnet_hub.data import load_images
+from resnet_hub.distributed import is_first, process_group
+from resnet_hub.training import Trainer
+
+data, target = sys.argv[1:]
+recipe = Recipe(model='cifar_resnet8', epochs=2, batch_size=32, warmup_epochs=0, lr=0.01, cutout=8, clip_grad=0.5)
+with process_group('cpu'):
+    trainer = Trainer(recipe, load_images('cifar10', 'train', data), bf16=False)
+    for module in trainer.model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval().train = lambda mode, module=module: module
+    loss = trainer.train_epoch()
+    if is_first():
+        torch.save({'loss': loss, 'model': trainer.model.state_dict()}, target)
+"""
+
+
+def torchrun(processes, *arguments):
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+    return subprocess.run([*command, *map(str, arguments)], env=environment, capture_output=True, text=True)
+
+
+def test_two_processes_compute_the_gradients_of_one(tiny_data, tmp_path):
+    """The same batches, shared: with the norms' statistics fixed, the same weights after an epoch."""
+    script, results = tmp_path / 'script.py', []
+    script.write_text(TRAIN_WITH_FIXED_NORMS)
+    for processes in (1, 2):
+        done = torchrun(processes, script, tiny_data[0], tmp_path / 'weights.pt')
+        assert done.returncode == 0, done.stderr
+        results.append(torch.load(tmp_path / 'weights.pt', weights_only=True))
+    one, two = results
+    assert two['loss'] == pytest.approx(one['loss'], rel=1e-5)
+    torch.testing.assert_close(two['model'], one['model'], rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_of_two_processes_is_resumed(tiny_data, tmp_path):
+    command = ['-m', 'resnet_hub', 'train', '-o', tmp_path / 'run', '--data', tiny_data[0], '--device', 'cpu']
+    (tmp_path / 'recipe.toml').write_text(replace(RECIPE, epochs=2).to_toml())
+    done = torchrun(2, *command, '--recipe', tmp_path / 'recipe.toml')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('local-dir:') == 1 and len(history(tmp_path / 'run')) == 2
+    (tmp_path / 'run' / 'model.safetensors').unlink()
+    done = torchrun(2, *command, '--resume')
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'run' / 'model.safetensors').exists()
+    done = torchrun(2, *command[:-1], 'cpu', '--batch-size', '33', '-o', tmp_path / 'odd')
+    assert done.returncode and 'batch_size must be a multiple of 2, the number of processes' in done.stderr
