@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -46,6 +46,8 @@ def process_group(device: str | None = None) -> Iterator[torch.device]:
         yield chosen
         return
     on_gpu = chosen.type == 'cuda'
+    if on_gpu:
+        torch.cuda.set_device(chosen)
     dist.init_process_group('nccl' if on_gpu else 'gloo', device_id=chosen if on_gpu else None)
     yield chosen
     dist.destroy_process_group()  # not after an error: it could wait for others; torchrun ends them when this one fails
@@ -71,6 +73,13 @@ def all_sum(tensor: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
+
+
+def copy_from_first(tensors: Iterable[Tensor]) -> None:
+    """Replace the tensors of every process, which all must call this, by those of the first."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
 
 @contextmanager

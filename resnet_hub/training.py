@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checkpoints.folder import CONFIG_FILE, WEIGHTS_FILE, make_config, write_folder
 from .data import Augmentation, Images, find_dataset, load_images, training_batches
-from .datasets import Dataset
-from .distributed import all_sum, choose_device, first_goes_first, is_first, world_size
+from .distributed import all_sum, choose_device, copy_from_first, first_goes_first, is_first, world_size
 from .errors import InputError, ResnetHubError
 from .evaluation import evaluate
 from .files import halve, remove_leftovers, replacing
+from .objective import Objective, Teacher
 from .recipe import Recipe
 
 _logger = logging.getLogger(__name__)
@@ -38,61 +37,25 @@ def has_fast_bf16(device: torch.device) -> bool:
     return device.type == 'cpu' and torch.cpu._is_avx512_bf16_supported()
 
 
-class Teacher:
-    """A trained network whose answers another one learns (Hinton et al. 2015), with a normalisation of its own."""
-
-    def __init__(self, name: str, device: torch.device, dataset: Dataset) -> None:
-        from .registry import load_model
-
-        self.model = load_model(name, str(device)).to(memory_format=torch.channels_last).requires_grad_(False)
-        cfg: Any = self.model.pretrained_cfg
-        if cfg['num_classes'] != len(dataset.classes):
-            raise InputError(f'the teacher {name} knows {cfg["num_classes"]} classes, not {len(dataset.classes)}')
-        ours, theirs = (
-            torch.tensor(t, device=device).reshape(2, 3, 1, 1)
-            for t in ((dataset.mean, dataset.std), (cfg['mean'], cfg['std']))
-        )
-        self.scale = ours[1] / theirs[1]
-        self.shift = (ours[0] - theirs[0]) / theirs[1]
-
-    @torch.no_grad()
-    def __call__(self, x: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, 3, H, W) that are normalised for the student."""
-        return self.model(x * self.scale + self.shift)
-
-
-class Objective:
-    """The loss of a batch: cross-entropy with the labels, and with a teacher's answers where there is one."""
-
-    def __init__(self, recipe: Recipe, teacher: Teacher | None) -> None:
-        self.recipe, self.teacher = recipe, teacher
-
-    def __call__(self, logits: Tensor, targets: Tensor, x: Tensor) -> Tensor:
-        """Mean loss in nats of logits (N, classes) for labels (N,) or their shares (N, classes) of images `x`.
-
-        Distillation is Hinton et al. 2015, §2: both answers softened by the temperature T, times T² so that the
-        gradient keeps its size.
-        """
-        loss = F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
-        if self.teacher is None:
-            return loss
-        t = self.recipe.temperature
-        answers = F.log_softmax(logits / t, 1), F.log_softmax(self.teacher(x).float() / t, 1)
-        soft = F.kl_div(*answers, reduction='batchmean', log_target=True) * t * t
-        return torch.lerp(loss, soft, self.recipe.distillation)
-
-
 class Trainer:
     """The state of a run, and how it is saved: weights, their average, optimiser, history, random state.
 
     Args:
         recipe: what to train and how.
         images: all training images, on the device to train on.
+        teacher: whose answers are learnt too.
         compile: torch.compile the network; with CUDA graphs on a GPU.
         bf16: bf16 autocast; None: where the hardware has it.
     """
 
-    def __init__(self, recipe: Recipe, images: Images, compile: bool = False, bf16: bool | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        images: Images,
+        teacher: Teacher | None = None,
+        compile: bool = False,
+        bf16: bool | None = None,
+    ) -> None:
         import timm
         from timm.optim import create_optimizer_v2
         from timm.scheduler import create_scheduler_v2
@@ -119,9 +82,7 @@ class Trainer:
                 self.forward, dynamic=False, mode='reduce-overhead' if self.device.type == 'cuda' else None
             )
         self.mix = _make_mix(recipe, len(self.dataset.classes))
-        self.objective = Objective(
-            recipe, Teacher(recipe.teacher, self.device, self.dataset) if recipe.teacher else None
-        )
+        self.objective = Objective(recipe, teacher)
         self.optimizer = create_optimizer_v2(
             self.model, recipe.opt, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
         )
@@ -254,12 +215,13 @@ def train(
     """
     output = Path(output)
     _check(recipe, output, resume)
+    where = choose_device(device)
     with first_goes_first():
+        teacher = Teacher(recipe.teacher, where, find_dataset(recipe.dataset)) if recipe.teacher else None
         images = load_images(recipe.dataset, 'train', data)
     kept = _images_to_train_on(recipe, len(images))
-    where = choose_device(device)
     held_out = images[kept:].to(where)
-    trainer = Trainer(recipe, images[:kept].to(where), compile, bf16)
+    trainer = Trainer(recipe, images[:kept].to(where), teacher, compile, bf16)
     if resume:
         trainer.load(output / CHECKPOINT_FILE)
     if is_first():
@@ -300,6 +262,7 @@ def _run(trainer: Trainer, held_out: Images, output: Path) -> None:
             raise ResnetHubError(f'the loss of epoch {epoch} is {loss}: lower --lr; {output} keeps the epochs before')
         row = {'epoch': epoch, 'lr': trainer.optimizer.param_groups[0]['lr'], 'train_loss': loss}
         if len(held_out):
+            copy_from_first(trainer.averaged.buffers())  # each process has seen other images
             metrics = evaluate(trainer.averaged, held_out, trainer.dataset.mean, trainer.dataset.std)
             row |= {'holdout_top1': metrics.top1, 'holdout_nll': metrics.nll}
         trainer.history.append(row)

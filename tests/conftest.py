@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from resnet_hub.data import Images
+from resnet_hub.datasets import DATASETS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -64,14 +65,16 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Images]:
     return folder, Images(pixels, labels)
 
 
-def write_parquet(path: Path, pixels: torch.Tensor, labels: torch.Tensor) -> None:
-    """Images in the schema of the Hub's uoft-cs/cifar10."""
+def write_parquet(path: Path, pixels: torch.Tensor, labels: torch.Tensor, dataset: str = 'cifar10') -> None:
+    """Images in the schema of the Hub's data set."""
     encoded = []
     for image in pixels.numpy():
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, format='PNG')
         encoded.append({'bytes': buffer.getvalue(), 'path': None})
-    pq.write_table(pa.table({'img': encoded, 'label': labels.tolist()}), path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = DATASETS[dataset]
+    pq.write_table(pa.table({columns.image: encoded, columns.label: labels.tolist()}), path)
 
 
 @pytest.fixture

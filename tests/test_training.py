@@ -19,7 +19,7 @@ from resnet_hub import InputError, Recipe, ResnetHubError, evaluate, train
 from resnet_hub.checkpoints.folder import make_config, write_folder
 from resnet_hub.data import load_images, normalise
 from resnet_hub.datasets import DATASETS
-from resnet_hub.training import Objective, Teacher
+from resnet_hub.objective import Objective, Teacher
 
 from .conftest import ROOT
 
@@ -123,6 +123,9 @@ def test_a_loss_that_is_not_finite_stops(tiny_data, tmp_path):
         ({'batch_size': 300}, 'batch_size must be at most 256'),
         ({'opt': 'gradient_ascent'}, "unknown optimiser 'gradient_ascent'"),
         ({'dataset': 'mnist'}, "unknown data set 'mnist'"),
+        ({'padding': 'mirror'}, "padding must be 'reflect' or 'zeros'"),
+        ({'flip': 'always'}, "flip must be one of 'random', 'alternating', 'none'"),
+        ({'teacher': 'cifar_resnet9'}, "unknown model 'cifar_resnet9'"),
     ],
 )
 def test_unusable_recipes(change, message, tiny_data, tmp_path):
@@ -153,14 +156,6 @@ def test_every_field_trains(tiny_data, tmp_path):
         temperature=2.0,
     )
     assert history(train(recipe, tmp_path / 'student', tiny_data[0]))[-1]['holdout_top1'] > 50
-
-
-def test_sizes_by_epoch():
-    recipe = Recipe(epochs=5, image_sizes='16:2 24:1')
-    assert [recipe.image_size(epoch) for epoch in range(5)] == [16, 16, 24, None, None]
-    for text in ('4:2', '16', '16:0', '16:2,24:1', '16x2'):
-        with pytest.raises(InputError, match="image_sizes must be as '16:8 24:4'"):
-            Recipe(image_sizes=text)
 
 
 def test_the_loss_with_a_teacher_is_that_of_the_paper():
