@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,16 @@ def _add_device(command: argparse.ArgumentParser) -> None:
 
 
 #: how the columns of tables are written
-_FORMATS = {'parameters': ',', 'images': ',', 'top1': '.2f', 'top5': '.2f', 'nll': '.4f'}
+_FORMATS = {
+    'parameters': ',',
+    'images': ',',
+    'top1': '.2f',
+    'top5': '.2f',
+    'accuracy': '.2f',
+    'ece': '.2f',
+    'nll': '.4f',
+    'images_per_second': ',.0f',
+}
 
 
 def _print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
@@ -125,11 +136,14 @@ def _list(args: argparse.Namespace) -> None:
 
 def _verify(name: str) -> str:
     from .weights.catalog import WEIGHTS
-    from .weights.fetch import cached_file, check_digest
+    from .weights.fetch import check_digest, find
 
-    if WEIGHTS[name].url:
-        return 'verified when it came' if cached_file(name).is_file() else 'not here'
-    check_digest(name, WEIGHTS[name], cached_file(name))
+    row, path = WEIGHTS[name], find(name)
+    if row.url and not path.is_file():
+        return 'not here'
+    if row.url and not row.repo_id:
+        return 'verified when it came'  # what is here was converted
+    check_digest(name, row, path)
     return 'verified'
 
 
@@ -188,39 +202,119 @@ def _add_evaluate(commands: Any) -> None:
         commands,
         'evaluate',
         _evaluate,
-        'measure the accuracy of models on labelled images',
-        ['evaluate cifar_resnet20.cifar10 --data cifar10/', 'evaluate local-dir:runs/mine hf-hub:OWNER/NAME --json'],
+        'measure the accuracy, calibration and speed of models on labelled images',
+        [
+            'evaluate cifar_resnet20.cifar10 --data cifar10/ --per-class --confusion resnet20.png',
+            'evaluate local-dir:runs/mine hf-hub:OWNER/NAME --json',
+        ],
     )
     command.add_argument('models', nargs='+', metavar='MODEL', help='any model with weights')
     command.add_argument('--data', metavar='DIR', help='folder with test-*.parquet; default: from the Hub')
-    command.add_argument('--dataset', help='cifar10 or cifar100; default: what the model was trained on')
+    command.add_argument('--dataset', help='cifar10, cifar100 or svhn; default: what the model was trained on')
     command.add_argument('--split', default='test', choices=('test', 'train'), help='(%(default)s)')
     command.add_argument('--batch-size', type=int, default=500, metavar='N', help='(%(default)s)')
+    command.add_argument('--bf16', action='store_true', help='bfloat16 autocast; default: float32')
+    command.add_argument('--per-class', action='store_true', help='show the accuracy by class')
+    command.add_argument(
+        '--confusion', metavar='PATH', help='draw the confusion matrix: FILE.png, or a folder for a picture a model'
+    )
     command.add_argument('--log', metavar='FILE', help='append a line to a CSV file for each model')
-    command.add_argument('--json', action='store_true', help='for programs')
+    command.add_argument('--json', action='store_true', help='for programs; with accuracy by class, confusion matrix')
     _add_device(command)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
     from .data import load_images
-    from .evaluation import dataset_of, evaluate, log_evaluation
-    from .registry import load_model
+    from .datasets import DATASETS
+    from .distributed import first_goes_first, is_first, process_group
+    from .evaluation import evaluate, log_evaluation, transform_for
 
     if args.batch_size < 1:
         raise InputError('--batch-size must be at least 1')
-    loaded: dict[str, Any] = {}
-    results = []
-    for name in args.models:
-        model = load_model(name, args.device)
-        dataset = args.dataset or dataset_of(model)
-        if dataset not in loaded:
-            loaded[dataset] = load_images(dataset, args.split, args.data)
-        cfg: Any = model.pretrained_cfg
-        metrics = evaluate(model, loaded[dataset], cfg['mean'], cfg['std'], args.batch_size)
-        results.append({'model': name, 'dataset': dataset, 'split': args.split, **metrics.to_dict()})
-        if args.log:
-            log_evaluation(args.log, results[-1], model)
-    _print_rows(results, args.json)
+    if args.bf16 and args.log:
+        raise InputError('--log keeps figures of float32: leave out --bf16')
+    pictures = _confusion_files(args.confusion, args.models) if args.confusion else {}
+    if pictures:
+        from .plots import plot_confusion
+    rows = []
+    with process_group(args.device) as device:
+        with first_goes_first():
+            models = {name: _load_to_evaluate(name, args.dataset, str(device)) for name in args.models}
+            images = {name: load_images(name, args.split, args.data) for name in {name for _, name in models.values()}}
+        for name, (model, dataset) in models.items():
+            options = {'bf16': args.bf16, 'transform': transform_for(model, images[dataset])}
+            mean, std = (model.pretrained_cfg[key] for key in ('mean', 'std'))
+            with _about(name):
+                metrics = evaluate(model, images[dataset], mean, std, args.batch_size, **options)
+            classes = DATASETS[dataset].classes
+            rows.append(
+                {
+                    'model': name,
+                    'dataset': dataset,
+                    'split': args.split,
+                    **metrics.to_dict(),
+                    'images_per_second': metrics.images_per_second,
+                    'precision': 'bf16' if args.bf16 else 'float32',
+                    'per_class': dict(zip(classes, metrics.per_class, strict=True)),
+                    'confusion': metrics.confusion,
+                }
+            )
+            if args.log and is_first():
+                log_evaluation(args.log, rows[-1], model)
+            if pictures and is_first():
+                title = f'{name} on {dataset} ({args.split}): top-1 {metrics.top1:.2f} %'
+                plot_confusion(metrics.confusion, classes, pictures[name], title)
+        if is_first():
+            _print_evaluations(rows, args.json, args.per_class)
+
+
+def _load_to_evaluate(name: str, dataset: str | None, device: str) -> tuple[Any, str]:
+    """A model, and the data set to measure it on; one that does not fit is refused before it is downloaded."""
+    import timm
+
+    from .evaluation import dataset_of
+    from .registry import load_model
+
+    if timm.is_model_pretrained(name):
+        with _about(name):
+            dataset_of(timm.get_pretrained_cfg(name).to_dict(), dataset)
+    model: Any = load_model(name, device)
+    with _about(name):
+        return model, dataset_of({**model.pretrained_cfg, 'num_classes': model.num_classes}, dataset)
+
+
+@contextmanager
+def _about(model: str) -> Iterator[None]:
+    """An error in the block says which model it is about."""
+    try:
+        yield
+    except ResnetHubError as error:
+        error.args = (f'{model}: {error}',)
+        raise
+
+
+def _confusion_files(path: str, models: Sequence[str]) -> dict[str, Path]:
+    """The picture of each model: `path` itself where it is one of a PNG, else a file in the folder `path`."""
+    target = Path(path)
+    if target.suffix.lower() != '.png' and not target.is_file():
+        return {model: target / f'{re.sub(r"[^a-zA-Z0-9_.-]+", "_", model)}.png' for model in models}
+    if target.suffix.lower() == '.png' and len({*models}) == 1:
+        return {models[0]: target}
+    raise InputError(f'--confusion takes FILE.png for one model, a folder for several, not {path}')
+
+
+def _print_evaluations(rows: Sequence[dict[str, Any]], as_json: bool, per_class: bool) -> None:
+    """All of it as JSON; as tables a line for each model and, where wanted, one for each of its classes."""
+    if as_json:
+        _print_rows(rows, as_json)
+        return
+    _print_rows([{k: v for k, v in row.items() if k not in ('per_class', 'confusion')} for row in rows], as_json)
+    for row in rows if per_class else ():
+        accuracy, counts = row['per_class'], map(sum, row['confusion'])
+        print(f'\n{row["model"]}')
+        _print_rows(
+            [{'class': c, 'images': n, 'accuracy': accuracy[c]} for c, n in zip(accuracy, counts, strict=True)], as_json
+        )
 
 
 def _add_train(commands: Any) -> None:
@@ -239,7 +333,9 @@ def _add_train(commands: Any) -> None:
     )
     command.add_argument('-o', '--output', required=True, metavar='DIR', help='weights, curves and checkpoint go here')
     command.add_argument('--data', metavar='DIR', help='folder with train-*.parquet; default: from the Hub')
-    command.add_argument('--recipe', help='a TOML file, or the name of weights that come with the package')
+    command.add_argument(
+        '--recipe', help='a TOML file, or the name of one in resnet_hub/weights, such as cifar_resnet20.cifar10'
+    )
     command.add_argument('--resume', action='store_true', help='go on with the run in DIR')
     command.add_argument('--compile', action='store_true', help='torch.compile: faster steps, a slower start')
     command.add_argument('--bf16', action=argparse.BooleanOptionalAction, help='default: where the hardware has it')
@@ -260,6 +356,7 @@ def _add_train(commands: Any) -> None:
 def _train(args: argparse.Namespace) -> None:
     import logging
 
+    from .distributed import is_first, process_group
     from .recipe import Recipe, fields
     from .training import train
 
@@ -267,17 +364,20 @@ def _train(args: argparse.Namespace) -> None:
     recipe = Recipe.from_file(_recipe_path(args), **given)
     logging.basicConfig(format='%(message)s', stream=sys.stderr)
     logging.getLogger('resnet_hub').setLevel(logging.INFO)
-    folder = train(recipe, args.output, args.data, args.resume, args.device, args.compile, args.bf16)
-    print(f'{folder}: load it by timm.create_model({f"local-dir:{folder}"!r}, pretrained=True)')
+    with process_group(args.device) as device:
+        folder = train(recipe, args.output, args.data, args.resume, str(device), args.compile, args.bf16)
+        if is_first():
+            print(f'{folder}: load it by timm.create_model({f"local-dir:{folder}"!r}, pretrained=True)')
 
 
 def _recipe_path(args: argparse.Namespace) -> Path | None:
-    """A file, or the recipe of weights that come with the package; a run that is resumed has its own."""
-    from .weights.catalog import WEIGHTS, recipe_file
+    """A file, or one of the recipes that come with the package; a run that is resumed has its own."""
+    from .weights.catalog import recipe_file
 
     if not args.recipe:
         return Path(args.output) / 'recipe.toml' if args.resume else None
-    return recipe_file(args.recipe) if args.recipe in WEIGHTS else Path(args.recipe)
+    named = recipe_file(args.recipe)
+    return named if named.is_file() else Path(args.recipe)
 
 
 def _add_convert(commands: Any) -> None:
@@ -315,7 +415,12 @@ def _convert(args: argparse.Namespace) -> None:
     options = {k: getattr(args, k) for k in ('dataset', 'mean', 'std', 'labels', 'key', 'check', 'force', 'to')}
     result = convert_checkpoint(args.source, args.output, **options)
     if args.json:
-        print(json.dumps({**asdict(result), 'path': str(result.path)}, indent=2))
+        print(
+            json.dumps(
+                {**asdict(result), 'path': str(result.path), 'metrics': result.metrics and result.metrics.to_dict()},
+                indent=2,
+            )
+        )
         return
     print(f'{result.path}: {result.architecture}, {result.num_classes} classes, read as {result.layout}')
     for name, value in result.model_args.items():

@@ -1,4 +1,4 @@
-"""Rewrite the README's tables from the package's: python scripts/readme.py (--check only compares)."""
+"""Rewrite the README's tables and its picture from the package's: python scripts/readme.py (--check only compares)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from zoo import PICTURE, draw, multiply_adds, points, points_of
+
 from resnet_hub.models import ARCHITECTURES
-from resnet_hub.weights.catalog import WEIGHTS
+from resnet_hub.weights.catalog import RESNET_HUB, WEIGHTS, tags
 
 README = Path(__file__).resolve().parent.parent / 'README.md'
+COLUMNS = {'cifar10': 'CIFAR-10', 'cifar100': 'CIFAR-100', 'svhn': 'SVHN'}
+PUBLISHERS = dict.fromkeys([RESNET_HUB, *(row.publisher for row in WEIGHTS.values())])
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -40,25 +44,37 @@ def link(paper: str) -> str:
 
 
 def weights() -> str:
-    return table(
-        ('weights', 'test images of', 'top-1 %', 'top-5 %', 'nll', 'parameters', 'licence'),
-        (
-            (
-                f'`{name}`',
-                w.dataset,
-                f'{w.top1:.2f}',
-                f'{w.top5:.2f}' if w.top5 else '',
-                f'{w.nll:.4f}' if w.nll else '',
-                f'{ARCHITECTURES[name.partition(".")[0]][1].params:,}',
-                w.publisher.license,
-            )
-            for name, w in WEIGHTS.items()
-        ),
-    )
+    """One row for each publisher of an architecture, ours first; the architecture stands in the first of them."""
+    rows = []
+    for name, (_, architecture) in ARCHITECTURES.items():
+        facts = [f'`{name}`', short(architecture.params), short(multiply_adds(name))] if tags(name) else []
+        for publisher in PUBLISHERS:
+            found = {
+                row.dataset: row
+                for row in (WEIGHTS[f'{name}.{tag}'] for tag in tags(name))
+                if row.publisher == publisher
+            }
+            if found:
+                figures = [f'{found[dataset].top1:.2f}' if dataset in found else '' for dataset in COLUMNS]
+                cells = [publisher.name, *figures]
+                rows.append([*facts, *(f'**{c}**' if c and publisher is RESNET_HUB else c for c in cells)])
+                facts = ['', '', '']
+    return table(('architecture', 'parameters', 'multiply-adds', 'weights', *COLUMNS.values()), rows)
+
+
+def publishers() -> str:
+    lines = [f'- [{p.name}]({p.page}), {p.license}: `<architecture>.{p.name}_<data set>`' for p in PUBLISHERS if p.page]
+    return '\n'.join([f'- **{RESNET_HUB.name}**, {RESNET_HUB.license}: `<architecture>.<data set>`', *lines])
+
+
+def short(number: int) -> str:
+    value, unit = (number / 1e9, 'G') if number >= 1e9 else (number / 1e6, 'M')
+    return f'{f"{value:#.3g}".rstrip(".")} {unit}'
 
 
 def with_tables(text: str) -> str:
-    for name, content in (('architectures', architectures()), ('weights', weights())):
+    for name, make in (('architectures', architectures), ('weights', weights), ('publishers', publishers)):
+        content = make()
         begin, end = f'<!-- {name} -->', f'<!-- /{name} -->'
         text = re.sub(f'{begin}.*?{end}', lambda _, c=content, b=begin, e=end: f'{b}\n{c}\n{e}', text, flags=re.DOTALL)
     return text
@@ -67,7 +83,8 @@ def with_tables(text: str) -> str:
 def main() -> int:
     text = README.read_text(encoding='utf-8')
     if '--check' in sys.argv:
-        return int(with_tables(text) != text)
+        return int(with_tables(text) != text or points_of(PICTURE) != points())
+    draw()
     README.write_text(with_tables(text), encoding='utf-8')
     return 0
 

@@ -1,5 +1,6 @@
 """The README is true: its tables are current and its examples run."""
 
+import importlib
 import os
 import re
 import shlex
@@ -7,6 +8,9 @@ import subprocess
 import sys
 
 import pytest
+from matplotlib.text import Text
+
+from resnet_hub.weights.catalog import WEIGHTS
 
 from .conftest import ROOT
 
@@ -17,9 +21,73 @@ def blocks(language):
     return re.findall(rf'^```{language}\n(.*?)^```', TEXT, re.MULTILINE | re.DOTALL)
 
 
-def test_the_tables_are_current():
-    """`python scripts/readme.py` rewrites them."""
-    assert subprocess.run([sys.executable, ROOT / 'scripts' / 'readme.py', '--check']).returncode == 0
+@pytest.fixture(scope='module')
+def scripts():
+    """The modules readme and zoo of scripts/."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / 'scripts')
+        yield importlib.import_module('readme'), importlib.import_module('zoo')
+
+
+def test_the_tables_are_current(scripts):
+    """`python scripts/readme.py` rewrites them; the weights' has every figure of the catalog and no other."""
+    readme, _ = scripts
+    assert readme.with_tables(TEXT) == TEXT, 'run python scripts/readme.py'
+    found, architecture = {}, ''
+    for line in TEXT.partition('<!-- weights -->')[2].partition('<!-- /weights -->')[0].splitlines()[3:]:
+        name, _, _, publisher, *figures = (cell.strip(' `*') for cell in line[1:-1].split('|'))
+        architecture = name or architecture
+        for dataset, figure in zip(('cifar10', 'cifar100', 'svhn'), figures, strict=True):
+            if figure:
+                found[architecture, publisher, dataset] = float(figure)
+    assert found == {(n.partition('.')[0], row.publisher.name, row.dataset): row.top1 for n, row in WEIGHTS.items()}
+
+
+def test_the_picture_is_current(scripts):
+    """As is the one of the architectures' costs, which the literature states: 41 and 126 million, 0.56 and 5.2 billion."""
+    _, zoo = scripts
+    assert f']({zoo.PICTURE.relative_to(ROOT)})' in TEXT
+    drawn = zoo.points_of(zoo.PICTURE)
+    assert drawn == zoo.points(), 'run python scripts/readme.py'
+    rows = {name: row for name, row in WEIGHTS.items() if row.dataset in ('cifar10', 'cifar100')}
+    assert len(drawn) == len(rows) and {point.top1 for point in drawn} == {row.top1 for row in rows.values()}
+    costs = {'cifar_resnet20': 41e6, 'cifar_resnet56': 126e6, 'preact_resnet18': 0.56e9, 'wide_resnet28_10': 5.2e9}
+    for architecture, cost in costs.items():
+        assert zoo.multiply_adds(architecture) == pytest.approx(cost, rel=0.01)
+
+
+def test_the_picture_names_ours_and_the_best_legibly(scripts, tmp_path, monkeypatch):
+    """Ours and the best published have their names, none over another or over the edge, with twenty of ours too."""
+    _, zoo = scripts
+    figure = zoo.draw(tmp_path / 'zoo.svg')
+    zoo.draw(tmp_path / 'again.svg')
+    assert (tmp_path / 'zoo.svg').read_bytes() == (tmp_path / 'again.svg').read_bytes()
+    assert_legible(figure, zoo.points())
+    ours = [
+        zoo.Point(dataset, f'{family}_resnet{depth}', 'resnet-hub', zoo.multiply_adds(f'{family}_resnet{depth}'), top1)
+        for dataset, scale in (('cifar10', 0), ('cifar100', 22))
+        for family, lead in (('cifar', 0), ('preact', 0.1))
+        for depth, top in ((20, 93.4), (32, 94.3), (44, 94.9), (56, 95.4), (18, 96.2))
+        for top1 in [top + lead - scale]
+    ]
+    crowded = [*zoo.points(), *ours]
+    monkeypatch.setattr(zoo, 'points', lambda: crowded)
+    assert_legible(zoo.draw(tmp_path / 'crowded.svg'), crowded)
+
+
+def assert_legible(figure, points):
+    for axes, dataset in zip(figure.axes, ('cifar10', 'cifar100'), strict=True):
+        shown = [point for point in points if point.dataset == dataset]
+        ours = [point for point in shown if point.publisher == 'resnet-hub']
+        others = [point for point in shown if point not in ours]
+        cheapest_first = sorted(others, key=lambda point: point.cost)
+        best = {max(others, key=lambda point: point.top1), max(cheapest_first[:1], key=lambda point: point.top1)}
+        names = [text.get_text() for text in axes.texts]
+        assert {point.label for point in (*ours, *best)} <= {*names} and len(names) >= len(ours) + 5
+        boxes = [Text.get_window_extent(text) for text in axes.texts]  # without the line to a mark
+        for number, box in enumerate(boxes):
+            assert not box.count_overlaps(boxes[:number]), names[number]
+            assert axes.bbox.count_contains([box.min, box.max]) == 2, names[number]
 
 
 def test_python_examples_run(tmp_path):

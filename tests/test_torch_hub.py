@@ -1,12 +1,14 @@
 """torch.hub: from a clone, and from GitHub where nothing of ours is installed."""
 
 import http.server
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,15 @@ import torch
 from safetensors.torch import load_file
 
 from resnet_hub.errors import InputError
+from resnet_hub.files import digest
 from resnet_hub.models import ARCHITECTURES
-from resnet_hub.weights.catalog import WEIGHTS, tags, weights_file
+from resnet_hub.weights.catalog import RESNET_HUB, WEIGHTS, tags
+from resnet_hub.weights.fetch import find
 
 from .conftest import ROOT
+from .hub_fixtures import write_network
 
-BUNDLED = [name for name, row in WEIGHTS.items() if row.url is None]
+OURS = [name for name, row in WEIGHTS.items() if row.publisher is RESNET_HUB]
 HUBCONF = torch.hub._import_module('hubconf', str(ROOT / 'hubconf.py'))
 
 
@@ -53,12 +58,12 @@ def test_local_load():
     assert 'PadShortcut' in str(model)
 
 
-@pytest.mark.parametrize('name', BUNDLED)
+@pytest.mark.parametrize('name', OURS)
 def test_local_load_of_weights(name):
     architecture, _, tag = name.partition('.')
     for pretrained in (tag, True) if tags(architecture)[0] == tag else (tag,):
         model = torch.hub.load(str(ROOT), architecture, source='local', pretrained=pretrained, in_chans=3)
-        state = load_file(weights_file(name))
+        state = load_file(find(name))
         assert all(torch.equal(tensor, state[key].to(tensor.dtype)) for key, tensor in model.state_dict().items())
 
 
@@ -86,9 +91,19 @@ def site(tmp_path):
     return folder
 
 
+LARGE = 'cifar_resnet8x4.cifar10'  # stands for weights that are too large for the package
+
+
 @pytest.fixture
-def archive(tmp_path):
-    """The zip that `git archive` makes of the working tree; the clone's index and objects stay as they are."""
+def large(tmp_path):
+    """A model folder for the clone's weights/, and its row for the catalog."""
+    folder = write_network(tmp_path / LARGE, 'cifar_resnet8x4')
+    return folder, f'{LARGE} 90.0 99.0 0.5 0 clone {digest(folder / "model.safetensors")}'
+
+
+@pytest.fixture
+def archive(tmp_path, large):
+    """The zip that `git archive` makes of the working tree, which stays as it is, and of `large`."""
     if not shutil.which('git') or not (ROOT / '.git').exists():
         pytest.skip('needs git and a clone')
     objects = tmp_path / 'objects'
@@ -107,7 +122,18 @@ def archive(tmp_path):
     git('add', '--all', '.', **scratch)
     path = tmp_path / 'main.zip'
     git('archive', '--prefix=org-repo-1a2b3c4/', f'--output={path}', git('write-tree', **scratch), **scratch)
-    return path.read_bytes()
+    folder, row = large
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(path) as tree, zipfile.ZipFile(buffer, 'w') as archive:
+        for item in tree.infolist():
+            data = tree.read(item)
+            if item.filename.endswith('/weights/catalog.py'):
+                assert data.count(b'_OUR_ROWS = """\n') == 1
+                data = data.replace(b'_OUR_ROWS = """\n', b'_OUR_ROWS = """\n' + row.encode() + b'\n')
+            archive.writestr(item, data)
+        for file in folder.iterdir():
+            archive.write(file, f'org-repo-1a2b3c4/weights/{LARGE}/{file.name}')
+    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -142,7 +168,7 @@ import importlib.util
 import json
 import sys
 
-port, site, bundled, out = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), sys.argv[4]
+port, site, ours, out = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), sys.argv[4]
 sys.path.append(site)
 assert importlib.util.find_spec('resnet_hub') is None
 import torch
@@ -163,20 +189,22 @@ assert model.eval()(torch.zeros(1, 3, 8, 8)).shape == (1, 7)
 import timm
 assert timm.is_model('preact_resnet18')
 assert sys.modules['resnet_hub'].__file__.startswith(torch.hub.get_dir())
-for name in bundled:
+for name in ours:
     architecture, _, tag = name.partition('.')
-    model = torch.hub.load('org/repo', architecture, pretrained=tag, trust_repo=True)
+    pretrained = True if tag == 'cifar10' else tag
+    model = torch.hub.load('org/repo', architecture, pretrained=pretrained, trust_repo=True)
     torch.save(model.state_dict(), f'{out}/{name}.pt')
 print(json.dumps([names, text]))
 """
 
 
-def test_from_github(github, site, tmp_path):
-    """list, help and load into an empty hub folder, where the package cannot be imported."""
+def test_from_github(github, site, large, tmp_path):
+    """list, help and load into an empty hub folder, where the package cannot be imported; no Hub is asked for weights."""
+    files = {**{name: find(name) for name in OURS}, LARGE: large[0] / 'model.safetensors'}
     done = subprocess.run(
-        [sys.executable, '-I', '-S', '-c', CLIENT, str(github.server_port), str(site), json.dumps(BUNDLED), tmp_path],
+        [sys.executable, '-I', '-S', '-c', CLIENT, str(github.server_port), str(site), json.dumps([*files]), tmp_path],
         cwd=tmp_path,
-        env={**os.environ, 'TORCH_HOME': str(tmp_path / 'hub')},
+        env={**os.environ, 'TORCH_HOME': str(tmp_path / 'hub'), 'HF_HUB_OFFLINE': '1'},
         capture_output=True,
         text=True,
         timeout=300,
@@ -189,6 +217,6 @@ def test_from_github(github, site, tmp_path):
     zipball = [path for path in github.requests if 'zipball' in path]
     assert zipball == ['/org/repo/zipball/main']  # once; then it lies in the hub folder
     assert {'/org/repo/tree/main/', '/repos/org/repo/branches'} <= set(github.requests)
-    for name in BUNDLED:
-        loaded, state = torch.load(tmp_path / f'{name}.pt', weights_only=True), load_file(weights_file(name))
+    for name, file in files.items():
+        loaded, state = torch.load(tmp_path / f'{name}.pt', weights_only=True), load_file(file)
         assert all(torch.equal(loaded[key], state[key].to(loaded[key].dtype)) for key in state)

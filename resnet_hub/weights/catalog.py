@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..datasets import DATASETS, Dataset, Triple
+
+#: who has our weights on the Hub, those that are too large for the package among them
+OWNER = os.environ.get('RESNET_HUB_OWNER') or 'org'
 
 
 class Publisher(NamedTuple):
@@ -50,7 +54,9 @@ class Weights(NamedTuple):
     nll: float | None = None  #: mean negative log-likelihood in nats
     seed: int | None = None
     publisher: Publisher = RESNET_HUB
-    url: str | None = None  #: None: in the package. A zip is read for the one file in it, whose digest is the row's
+    #: None: in the package; 'hf-hub:OWNER/NAME': ours, in a clone of the project or else there. Of a zip, the one file
+    #: in it has the digest
+    url: str | None = None
     model_args: Mapping[str, Any] = MappingProxyType({})
     mean: Triple | None = None
     std: Triple | None = None
@@ -63,6 +69,35 @@ class Weights(NamedTuple):
     def normalisation(self) -> tuple[Triple, Triple]:
         """Mean and std of the pixels, scaled to 0 … 1, that the network was trained with."""
         return self.mean or self.data.mean, self.std or self.data.std
+
+    @property
+    def repo_id(self) -> str | None:
+        """'OWNER/NAME' of weights of ours that are too large for the package."""
+        return self.url.removeprefix(_HUB) if self.url and self.url.startswith(_HUB) else None
+
+
+_HUB = 'hf-hub:'
+#: ours: top-1, top-5 in %, negative log-likelihood, seed, where they are, SHA-256; `python scripts/publish.py` prints a row
+_OUR_ROWS = """
+    cifar_resnet20.cifar10 92.23 99.78 0.3123 0 package dfcb2436f15c4955d1518e97369eebf469dcc9746c8af25efb2827a9fa76cc69
+"""
+
+
+def _ours() -> dict[str, Weights]:
+    """Where they are: in the 'package', or else, above 2 MB, in the 'clone' and on the Hub."""
+    rows = (line.split() for line in _OUR_ROWS.strip().splitlines())
+    return {
+        name: Weights(
+            dataset=name.partition('.')[2],
+            digest=f'sha256:{sha256}',
+            top1=float(top1),
+            top5=float(top5),
+            nll=float(nll),
+            seed=int(seed),
+            url={'package': None, 'clone': f'{_HUB}{OWNER}/{name}'}[place],
+        )
+        for name, top1, top5, nll, seed, place, sha256 in rows
+    }
 
 
 def _akamaster() -> dict[str, Weights]:
@@ -195,26 +230,18 @@ def _osmr() -> dict[str, Weights]:
     }
 
 
-#: The first row of an architecture is its default: ours, else the best of others' that uses the architecture's own
-#: arguments, and one of CIFAR-10.
-WEIGHTS: dict[str, Weights] = {
-    'cifar_resnet20.cifar10': Weights(
-        dataset='cifar10',
-        digest='sha256:dfcb2436f15c4955d1518e97369eebf469dcc9746c8af25efb2827a9fa76cc69',
-        top1=92.23,
-        top5=99.78,
-        nll=0.3123,
-        seed=0,
-    ),
-    **_osmr(),
-    **_chenyaofo(),
-    **_akamaster(),
-}
+WEIGHTS: dict[str, Weights] = {**_ours(), **_osmr(), **_chenyaofo(), **_akamaster()}
 
 
 def tags(architecture: str) -> list[str]:
-    """The tags that an architecture has weights for, the default first."""
-    return [name.partition('.')[2] for name in WEIGHTS if name.partition('.')[0] == architecture]
+    """The tags that an architecture has weights for, the default first.
+
+    That is one of CIFAR-10 for the architecture's own arguments, ours before the best of others': else
+    `create_model(architecture)` would be another network with weights than without.
+    """
+    names = [name for name in WEIGHTS if name.partition('.')[0] == architecture]
+    names.sort(key=lambda name: WEIGHTS[name].dataset != 'cifar10' or bool(WEIGHTS[name].model_args))
+    return [name.partition('.')[2] for name in names]
 
 
 def weights_file(name: str) -> Path:
@@ -222,6 +249,11 @@ def weights_file(name: str) -> Path:
     return Path(__file__).with_name(f'{name}.safetensors')
 
 
+def weights_folder(name: str) -> Path:
+    """Where those that are too large for it lie beside the package, in a clone and in the archive that torch.hub gets."""
+    return Path(__file__).parents[2] / 'weights' / name
+
+
 def recipe_file(name: str) -> Path:
-    """The recipe that trained them, beside them."""
-    return Path(__file__).with_name(f'{name}.toml')
+    """The recipe that trained them, in the package."""
+    return Path(__file__).parent / f'{name}.toml'

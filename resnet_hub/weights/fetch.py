@@ -1,20 +1,22 @@
 """From a row of the catalog to a native safetensors file that is what the row says.
 
 A digest is checked once, when the bytes arrive and before anything in them is parsed; what has passed is converted
-into our cache, and found there from then on.
+into our cache, and found there from then on. What lies in the package or beside it came with them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
+from ..checkpoints.folder import WEIGHTS_FILE
 from ..checkpoints.read import unpack
 from ..errors import ResnetHubError
-from ..files import save_weights
-from .catalog import WEIGHTS, Weights, weights_file
+from ..files import replacing, save_weights
+from .catalog import WEIGHTS, Weights, weights_file, weights_folder
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
@@ -23,11 +25,17 @@ def cache_folder(cache_dir: str | Path | None = None) -> Path:
 
 
 def cached_file(name: str, cache_dir: str | Path | None = None) -> Path:
-    """Where the weights `name` lie on this machine, once they are here; the digest is part of the name."""
+    """Where the weights `name` lie in the package or in the cache, once they are there; the digest is in the name."""
     row = WEIGHTS[name]
     if row.url is None:
         return weights_file(name)
     return cache_folder(cache_dir) / f'{name}-{row.digest.partition(":")[2][:8]}.safetensors'
+
+
+def find(name: str, cache_dir: str | Path | None = None) -> Path:
+    """Where the weights `name` lie on this machine, once they are here: beside the package where that has them."""
+    path = weights_folder(name) / WEIGHTS_FILE
+    return path if WEIGHTS[name].repo_id and path.is_file() else cached_file(name, cache_dir)
 
 
 def fetch(name: str, cache_dir: str | Path | None = None) -> Path:
@@ -37,17 +45,34 @@ def fetch(name: str, cache_dir: str | Path | None = None) -> Path:
         ResnetHubError: it cannot be downloaded, or is not the file that was published; the cache stays as it was.
         InputError: its contents are not the network that the row says.
     """
-    row, path = WEIGHTS[name], cached_file(name, cache_dir)
+    row, path = WEIGHTS[name], find(name, cache_dir)
     if row.url is None or path.is_file():
         return path
     from ..checkpoints.convert import native_state_dict
 
     with tempfile.TemporaryDirectory() as folder:
-        file = _download(row.url, Path(folder))
-        check_digest(name, row, file)
-        state_dict = native_state_dict(file, name.partition('.')[0], row.model_args)
-    save_weights(path, state_dict)
+        file = _from_hub(name, row.repo_id, Path(folder)) if row.repo_id else _download(row.url, Path(folder))
+        check_digest(name, row, file, row.url)
+        if row.repo_id:  # as we wrote it
+            with replacing(path) as temporary:
+                shutil.copyfile(file, temporary)
+        else:
+            save_weights(path, native_state_dict(file, name.partition('.')[0], row.model_args))
     return path
+
+
+def _from_hub(name: str, repo_id: str, folder: Path) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo_id, WEIGHTS_FILE, local_dir=folder))
+    except Exception as error:  # the client lets those of its transport through
+        reason = str(error).partition('\n')[0].partition(' for url')[0]
+        raise ResnetHubError(
+            f'{name} is neither in {weights_folder(name)} nor to be had from hf-hub:{repo_id} ({type(error).__name__}: '
+            f'{reason}): use resnet-hub from its clone or through torch.hub, which bring it; or set RESNET_HUB_OWNER to '
+            f'who has it on the Hub; or train it: resnet-hub train --recipe {name} -o runs/{name}'
+        ) from None
 
 
 def _download(url: str, folder: Path) -> Path:
@@ -66,8 +91,8 @@ def _download(url: str, folder: Path) -> Path:
     return file
 
 
-def check_digest(name: str, row: Weights, path: Path) -> None:
-    """Compare a file with the digest, or the beginning of one, of a row.
+def check_digest(name: str, row: Weights, path: Path, source: str | None = None) -> None:
+    """Compare a file, which came from `source`, with the digest, or the beginning of one, of a row.
 
     Raises:
         ResnetHubError: it is missing, or is not the file that was published.
@@ -78,5 +103,5 @@ def check_digest(name: str, row: Weights, path: Path) -> None:
     found = hashlib.new(algorithm, path.read_bytes(), usedforsecurity=False).hexdigest()
     if not found.startswith(wanted):
         raise ResnetHubError(
-            f'{name}: {row.url or path} has {algorithm} {found}, not {wanted}: it is damaged or was replaced; not used'
+            f'{name}: {source or path} has {algorithm} {found}, not {wanted}: it is damaged or was replaced; not used'
         )

@@ -1,0 +1,68 @@
+"""Make weights of ours out of finished runs: python scripts/publish.py runs/resnet20 --data cifar10/
+
+Measures each on the test images, notes that in resnet_hub/weights/evaluations.csv, puts the files where their size wants
+them, in the package or in a folder under weights/ that `resnet-hub upload` takes, and prints the rows for
+resnet_hub/weights/catalog.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import sys
+from pathlib import Path
+
+from resnet_hub import cli
+from resnet_hub.checkpoints.folder import WEIGHTS_FILE
+from resnet_hub.errors import InputError, ResnetHubError
+from resnet_hub.hub.upload import EVALUATION_FILE, RECIPE_FILE, prepare
+from resnet_hub.recipe import Recipe
+from resnet_hub.weights.catalog import OWNER, recipe_file, weights_file, weights_folder
+
+LARGEST = 2_000_000  #: bytes of weights that come with the package
+
+
+def publish(run: Path, data: str | None) -> str:
+    """Install the files; the row of the catalog."""
+    recipe = Recipe.from_file(run / RECIPE_FILE)
+    if recipe.holdout:
+        raise InputError(f'{run} kept {recipe.holdout} training images aside: train it again with --holdout 0')
+    name = f'{recipe.model}.{recipe.dataset}'
+    log = recipe_file(name).with_name('evaluations.csv')
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        options = ['--json', '--log', str(log), *(['--data', data] if data else [])]
+        if code := cli.main(['evaluate', f'local-dir:{run}', *options]):
+            sys.exit(code)
+    (run / EVALUATION_FILE).write_text(printed.getvalue(), encoding='utf-8')
+    files = prepare(run, f'{OWNER}/{name}').files
+    small = len(files[WEIGHTS_FILE]) <= LARGEST
+    folder = weights_folder(name)
+    targets = {weights_file(name): WEIGHTS_FILE} if small else {folder / file: file for file in files}
+    for path, file in {**targets, recipe_file(name): RECIPE_FILE}.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(files[file])
+        print(path)
+    (result,) = json.loads(files[EVALUATION_FILE])
+    figures = f'{result["top1"]:.2f} {result["top5"]:.2f} {result["nll"]:.4f}'
+    digest = json.loads(files['config.json'])['sha256']
+    return f'    {name} {figures} {recipe.seed} {"package" if small else "clone"} {digest}'
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('runs', type=Path, nargs='+', metavar='DIR', help='of `resnet-hub train`')
+    parser.add_argument('--data', metavar='DIR', help='folder with test-*.parquet; default: from the Hub')
+    args = parser.parse_args()
+    try:
+        rows = [publish(run, args.data) for run in args.runs]
+    except ResnetHubError as error:
+        print(f'publish.py: {error}', file=sys.stderr)
+        return error.exit_code
+    print('\nfor _OUR_ROWS of the catalog, then python scripts/readme.py:', *rows, sep='\n')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
