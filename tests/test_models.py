@@ -350,7 +350,7 @@ def test_stochastic_depth_drops_whole_branches(block):
         net.drop_path = nn.Identity()
         assert torch.equal(whole, net(x))  # no effect in evaluation
         branches = []
-        net.get_submodule(block.last).register_forward_hook(lambda module, args, out: branches.append(out))
+        net.get_submodule(block.last).register_forward_hook(lambda module, args, out: branches.append(out.clone()))
         net(x)
         full, none = x + branches[0] / 0.75, x
         if block in (BasicBlock, Bottleneck):

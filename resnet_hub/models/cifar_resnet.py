@@ -32,7 +32,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.bn2(self.conv2(self.act1(self.bn1(self.conv1(x)))))
-        return self.act2(self.drop_path(branch) + self.downsample(x))
+        branch = self.drop_path(branch)
+        branch += self.downsample(x)  # in place: memory for another map costs a thin net a fifth of its speed
+        return self.act2(branch)
 
 
 class Bottleneck(nn.Module):
@@ -61,7 +63,9 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         branch = self.act2(self.bn2(self.conv2(self.act1(self.bn1(self.conv1(x))))))
         branch = self.bn3(self.conv3(branch))
-        return self.act3(self.drop_path(branch) + self.downsample(x))
+        branch = self.drop_path(branch)
+        branch += self.downsample(x)
+        return self.act3(branch)
 
 
 class CifarResNet(ResidualNet):

@@ -36,7 +36,9 @@ class PreActBasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         preact = self.act1(self.bn1(x))
         branch = self.conv2(self.act2(self.bn2(self.conv1(preact))))
-        return self.drop_path(branch) + self.downsample(preact if self.projects else x)
+        branch = self.drop_path(branch)
+        branch += self.downsample(preact if self.projects else x)
+        return branch
 
 
 class PreActBottleneck(nn.Module):
@@ -64,7 +66,9 @@ class PreActBottleneck(nn.Module):
         preact = self.act1(self.bn1(x))
         branch = self.act2(self.bn2(self.conv1(preact)))
         branch = self.conv3(self.act3(self.bn3(self.conv2(branch))))
-        return self.drop_path(branch) + self.downsample(preact if self.projects else x)
+        branch = self.drop_path(branch)
+        branch += self.downsample(preact if self.projects else x)
+        return branch
 
 
 class PreActResNet(ResidualNet):
