@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .hub.download import download
     from .hub.upload import Upload, push_folders, push_to_hub
     from .models import CifarResNet, PreActResNet
+    from .optimization import optimize
     from .prediction import Prediction, predict
     from .recipe import Recipe
     from .training import train
@@ -34,6 +35,7 @@ _PUBLIC = {
     'train': 'training',
     'Metrics': 'evaluation',
     'evaluate': 'evaluation',
+    'optimize': 'optimization',
     'Prediction': 'prediction',
     'predict': 'prediction',
     'ResnetHubError': 'errors',
@@ -54,6 +56,7 @@ __all__ = [
     'convert_checkpoint',
     'download',
     'evaluate',
+    'optimize',
     'predict',
     'push_folders',
     'push_to_hub',

@@ -1,6 +1,10 @@
 """Whatever Pillow opens becomes the picture that a person sees."""
 
 import json
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +12,10 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from torch import nn
 
-from resnet_hub import InputError, predict
-from resnet_hub.prediction import find_images, make_transform, read_image
+from resnet_hub import InputError, optimize, predict
+from resnet_hub.prediction import find_images, make_transform, normalise_like, read_image
 
 CAT = Path(__file__).parent / 'images' / 'cat.jpg'
 
@@ -81,6 +86,19 @@ def test_any_size_is_brought_to_the_size_of_the_network(size):
     assert x.shape == (3, 32, 32) and torch.allclose(x, expected[:, None, None].expand(3, 32, 32), atol=1e-5)
 
 
+@pytest.mark.parametrize('size', [(32, 32), (1, 1), (500, 333), (17, 400)])
+@pytest.mark.parametrize('name', ['cifar_resnet8', 'resnet10t'])
+def test_in_two_parts_it_is_the_same_transform(size, name):
+    model = timm.create_model(name)
+    noise = np.random.default_rng(0).integers(0, 256, (3, *size[::-1], 3), dtype=np.uint8)
+    noise = [Image.fromarray(image) for image in noise]
+    pixels = torch.stack([make_transform(model, normalize=False)(image) for image in noise])
+    assert pixels.dtype == torch.uint8
+    assert torch.equal(normalise_like(model, pixels), torch.stack([make_transform(model)(image) for image in noise]))
+    if (size, name) == ((32, 32), 'cifar_resnet8'):
+        assert np.array_equal(pixels.permute(0, 2, 3, 1), [np.asarray(image) for image in noise]), 'resampled in vain'
+
+
 def test_answers_are_the_largest_probabilities_in_the_order_of_the_files(picture, tmp_path):
     torch.manual_seed(0)
     model = timm.create_model('cifar_resnet8', zero_init_last=False).eval()
@@ -100,6 +118,79 @@ def test_answers_are_the_largest_probabilities_in_the_order_of_the_files(picture
         best = sorted(zip(p.tolist(), 'abcdefghij', strict=True), reverse=True)[:3]
         assert [name for name, _ in answer.classes] == [name for _, name in best]
         assert [value for _, value in answer.classes] == pytest.approx([value for value, _ in best], abs=1e-5)
+
+
+@pytest.fixture(scope='module')
+def forty(tmp_path_factory):
+    """Different small pictures, of which the eleventh is broken."""
+    folder = tmp_path_factory.mktemp('forty')
+    noise = np.random.default_rng(0).integers(0, 256, (40, 6, 6, 3), dtype=np.uint8)
+    paths = [folder / f'{i}.png' for i in range(40)]
+    for path, image in zip(paths, noise, strict=True):
+        Image.fromarray(image).save(path)
+    paths[10].write_bytes(paths[10].read_bytes()[:60])
+    return paths
+
+
+class Foreign(nn.Module):
+    """A classifier that torch.fx cannot trace."""
+
+    pretrained_cfg = timm.create_model('cifar_resnet8').pretrained_cfg
+
+    def __init__(self):
+        super().__init__()
+        self.net = timm.create_model('cifar_resnet8', zero_init_last=False)
+
+    def forward(self, x):
+        return self.net(x) if x.isfinite().all() else x
+
+
+@pytest.mark.parametrize('kind', ['ours', 'optimised', 'bfloat16', 'untraceable'])
+def test_the_answers_do_not_depend_on_the_batch(forty, kind):
+    """One by one, and in batches of 16 that are decoded by several threads, ahead."""
+    torch.manual_seed(0)
+    model = Foreign() if kind == 'untraceable' else timm.create_model('cifar_resnet8', zero_init_last=False)
+    model = {'optimised': optimize, 'bfloat16': nn.Module.bfloat16}.get(kind, nn.Module.eval)(model)
+    together = list(predict(model, forty, topk=10, batch_size=16))
+    alone = [answer for path in forty for answer in predict(model, [path], topk=10)]
+    assert [answer.path for answer in together] == forty and len({tuple(a.classes) for a in together}) > 30
+    assert (
+        [i for i, answer in enumerate(together) if answer.error] == [10] == [i for i, a in enumerate(alone) if a.error]
+    )
+    for a, b in zip(together, alone, strict=True):
+        assert dict(a.classes) == pytest.approx(dict(b.classes), abs=0.02 if kind == 'bfloat16' else 1e-5)
+    assert not list(predict(model, []))
+
+
+def test_it_reads_one_batch_ahead_and_stops_when_nobody_listens(forty):
+    class Asked(list):
+        furthest = 0
+
+        def __getitem__(self, key):
+            self.furthest = max(self.furthest, key.stop)
+            return super().__getitem__(key)
+
+    paths = Asked(forty)
+    answers = predict(timm.create_model('cifar_resnet8'), paths, batch_size=8)
+    next(answers)
+    assert paths.furthest == 16
+    with pytest.raises(KeyboardInterrupt):
+        answers.throw(KeyboardInterrupt)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith('read')]
+
+
+@pytest.mark.parametrize('end', ['interrupted', 'unheard'])
+def test_a_command_that_is_stopped_ends_quietly(tmp_path, end):
+    for i in range(3000):
+        (tmp_path / f'{i}.jpg').symlink_to(CAT)
+    command = [sys.executable, '-u', '-m', 'resnet_hub', 'predict', tmp_path, '--batch-size', '16']
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert '.jpg' in process.stdout.readline()
+        if end == 'interrupted':
+            process.send_signal(signal.SIGINT)
+            process.stdout.read()
+        process.stdout.close()
+        assert process.stderr.read() == '' and process.wait() == (130 if end == 'interrupted' else 1)
 
 
 def test_files_and_folders(tmp_path, picture):
