@@ -159,12 +159,14 @@ def _processor() -> str:
 HEADER = ('', 'side', 'median', 'range', 'ratio', 'range', 'target')
 
 
-def rows(comparisons: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """A line for each side; what is compared stands in the first one."""
+def rows(comparisons: Sequence[dict[str, Any]], brief: bool = False) -> list[tuple[str, ...]]:
+    """A line for each side, if `brief` for those with a target; what is compared stands in the first one."""
     lines = []
     for comparison in comparisons:
         what = f'{comparison["what"]} ({comparison["unit"]})'
         for side, result in comparison['sides'].items():
+            if brief and 'target' not in result:
+                continue
             ratio = (f'{result["ratio"]:.2f} ×', _range(result['ratios'])) if 'ratio' in result else ('', '')
             lines.append((what, side, _number(result['median']), _range(result['samples']), *ratio, _verdict(result)))
             what = ''
@@ -205,13 +207,13 @@ def text(comparisons: Sequence[dict[str, Any]]) -> str:
     return '\n'.join(aligned)
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """The table of a JSON file for the README, below a line for each machine that it was measured on."""
+def markdown(results: dict[str, Any], brief: bool = False) -> str:
+    """The table of a JSON file, see `rows`, below a line for each machine that it was measured on."""
     machines: dict[str, list[str]] = {}
     for name, section in results.items():
         quick = ' (quick)' if section['quick'] else ''
         machines.setdefault(describe(section['environment']), []).append(name + quick)
     notes = [f'{", ".join(names).capitalize()}: {machine}.' for machine, names in machines.items()]
     comparisons = [comparison for section in results.values() for comparison in section['comparisons']]
-    lines = [HEADER, [':--', ':--', *['--:'] * (len(HEADER) - 2)], *rows(comparisons)]
+    lines = [HEADER, [':--', ':--', *['--:'] * (len(HEADER) - 2)], *rows(comparisons, brief)]
     return '\n\n'.join([*notes, '\n'.join(f'| {" | ".join(line)} |' for line in lines)])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from measuring import markdown
 from zoo import PICTURE, draw, multiply_adds, points, points_of
 
 from resnet_hub.models import ARCHITECTURES
 from resnet_hub.weights.catalog import RESNET_HUB, WEIGHTS, tags
 
 README = Path(__file__).resolve().parent.parent / 'README.md'
+RESULTS = Path(__file__).with_name('benchmark.json')  # of benchmark.py
 COLUMNS = {'cifar10': 'CIFAR-10', 'cifar100': 'CIFAR-100', 'svhn': 'SVHN'}
 PUBLISHERS = dict.fromkeys([RESNET_HUB, *(row.publisher for row in WEIGHTS.values())])
 
@@ -67,14 +70,21 @@ def publishers() -> str:
     return '\n'.join([f'- **{RESNET_HUB.name}**, {RESNET_HUB.license}: `<architecture>.<data set>`', *lines])
 
 
+def benchmark() -> str:
+    """What has a target, and everything on demand."""
+    results = json.loads(RESULTS.read_text(encoding='utf-8'))
+    whole = f'<details><summary>All sides of every comparison</summary>\n\n{markdown(results)}\n\n</details>'
+    return f'{markdown(results, brief=True)}\n\n{whole}'
+
+
 def short(number: int) -> str:
     value, unit = (number / 1e9, 'G') if number >= 1e9 else (number / 1e6, 'M')
     return f'{f"{value:#.3g}".rstrip(".")} {unit}'
 
 
 def with_tables(text: str) -> str:
-    for name, make in (('architectures', architectures), ('weights', weights), ('publishers', publishers)):
-        content = make()
+    for make in (architectures, weights, publishers, benchmark):
+        name, content = make.__name__, make()
         begin, end = f'<!-- {name} -->', f'<!-- /{name} -->'
         text = re.sub(f'{begin}.*?{end}', lambda _, c=content, b=begin, e=end: f'{b}\n{c}\n{e}', text, flags=re.DOTALL)
     return text

@@ -107,6 +107,8 @@ def test_markdown():
         '|  | ours | 4 | 3 to 30 | 3.00 × | 2 to 3 | ≥ 3 ×: met |',
     ]
     assert len(lines) == 6 + 3 * 2
+    brief = markdown({'loading': section(), 'predict': section()}, brief=True).splitlines()
+    assert brief[4:] == ['| work (images/s) | ours | 4 | 3 to 30 | 3.00 × | 2 to 3 | ≥ 3 ×: met |'] * 2
 
 
 def run(monkeypatch, *arguments):
