@@ -185,6 +185,7 @@ BROKEN = {
     'no list': (lambda f: (f / 'evaluation.json').write_text('{"a": 1}'), 'is not what `resnet-hub evaluate --json`'),
     'missing figure': (lambda f: (f / 'evaluation.json').write_text('[{"top1": 1}]'), 'is not what `resnet-hub eval'),
     'other classes': (lambda f: edit(f / 'evaluation.json', dataset='cifar100'), 'does not fit'),
+    'bf16': (lambda f: edit(f / 'evaluation.json', precision='bf16'), 'was measured in another precision'),
     'no data set': (lambda f: edit(f / 'evaluation.json', dataset='"x": [\n---\n'), 'does not fit'),
     'NaN figure': (lambda f: edit(f / 'evaluation.json', nll=float('nan')), 'does not fit'),
     'above 100': (lambda f: edit(f / 'evaluation.json', top1=101), 'does not fit'),

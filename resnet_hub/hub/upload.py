@@ -230,10 +230,13 @@ def read_results(folder: Path, config: Mapping[str, Any]) -> list[dict[str, Any]
     try:
         entries = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else converted
         results = [{key: entry[key] for key in ('dataset', 'split', *METRICS, 'images')} for entry in entries]
-    except (ValueError, KeyError, TypeError) as error:
+        rounded = any(entry.get('precision', 'float32') != 'float32' for entry in entries)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f'{path} is not what `resnet-hub evaluate --json` prints ({error!r}); run it again, or remove the file'
         ) from None
+    if rounded:
+        raise InputError(f'{path} was measured in another precision: run `resnet-hub evaluate --json` without --bf16')
     for result in results:
         classes = DATASETS[result['dataset']].classes if result['dataset'] in DATASETS else ()
         numbers = [result[key] for key in (*METRICS, 'images')]
