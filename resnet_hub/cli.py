@@ -91,6 +91,10 @@ def _print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
         print('  '.join(cells).rstrip())
 
 
+def _print_folder(folder: Path) -> None:
+    print(f'{folder}: load it by timm.create_model({f"local-dir:{folder}"!r}, pretrained=True)')
+
+
 def _add_list(commands: Any) -> None:
     command = _add_command(
         commands,
@@ -367,7 +371,7 @@ def _train(args: argparse.Namespace) -> None:
     with process_group(args.device) as device:
         folder = train(recipe, args.output, args.data, args.resume, str(device), args.compile, args.bf16)
         if is_first():
-            print(f'{folder}: load it by timm.create_model({f"local-dir:{folder}"!r}, pretrained=True)')
+            _print_folder(folder)
 
 
 def _recipe_path(args: argparse.Namespace) -> Path | None:
@@ -512,4 +516,4 @@ def _download(args: argparse.Namespace) -> None:
     from .hub.download import download
 
     folder = download(args.repository, args.output, revision=args.revision)
-    print(f'{folder}: load it by timm.create_model({f"local-dir:{folder}"!r}, pretrained=True)')
+    _print_folder(folder)

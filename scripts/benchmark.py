@@ -26,6 +26,7 @@ from measuring import (
     Clock,
     Comparison,
     Target,
+    count_flops,
     describe,
     environment,
     fresh,
@@ -38,7 +39,6 @@ from measuring import (
 from peers import USUAL, peers_of, usual_net
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from resnet_hub import ResnetHubError, evaluate, optimize, predict
@@ -237,13 +237,6 @@ def check_logits(logits: dict[str, Tensor]) -> None:
         error = float((found.float() - right).abs().max() / right.abs().max())
         if not error <= (0.05 if BF16 in side else 1e-3):
             raise SystemExit(f'benchmark: {side} gives other logits than {USUAL}, {error:.2g} of the largest apart')
-
-
-def count_flops(model: nn.Module, x: Tensor) -> int:
-    """Of a forward pass, a multiplication and an addition being two."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(x)
-    return counter.get_total_flops()
 
 
 # ---------------------------------------------------------------------------------------------- accuracy

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 SCRIPTS = Path(__file__).resolve().parent
@@ -133,6 +134,13 @@ class Clock:
         if self.x.device.type != 'cpu':
             torch.accelerator.synchronize()
         return time.perf_counter()
+
+
+def count_flops(model: nn.Module, x: Tensor) -> int:
+    """Of a forward pass, a multiplication and an addition being two."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(x)
+    return counter.get_total_flops()
 
 
 def environment() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from matplotlib.transforms import Bbox
-from torch.utils.flop_counter import FlopCounterMode
+from measuring import count_flops
 
 from resnet_hub.models import ARCHITECTURES
 from resnet_hub.weights.catalog import RESNET_HUB, WEIGHTS
@@ -39,9 +39,7 @@ def multiply_adds(architecture: str) -> int:
     """Of one 32×32 image, by PyTorch's counter, which counts each as two operations."""
     cls, row = ARCHITECTURES[architecture]
     model = cls(**row.model_args(), device='meta').eval()
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        model(torch.empty(1, 3, 32, 32, device='meta'))
-    return counter.get_total_flops() // 2
+    return count_flops(model, torch.empty(1, 3, 32, 32, device='meta')) // 2
 
 
 class Point(NamedTuple):
