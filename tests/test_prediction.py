@@ -184,7 +184,12 @@ def test_a_command_that_is_stopped_ends_quietly(tmp_path, end):
     for i in range(3000):
         (tmp_path / f'{i}.jpg').symlink_to(CAT)
     command = [sys.executable, '-u', '-m', 'resnet_hub', 'predict', tmp_path, '--batch-size', '16']
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+
+    def hear_interrupts():  # a shell that started the tests in the background has them ignored, in all children
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(command, **pipes, preexec_fn=hear_interrupts) as process:
         assert '.jpg' in process.stdout.readline()
         if end == 'interrupted':
             process.send_signal(signal.SIGINT)
