@@ -161,6 +161,13 @@ class Augmentation:
         return x.masked_fill(hole.to(x.device), 0)
 
 
+def resize(x: Tensor, size: int | None) -> Tensor:
+    """(N, C, H, W) to (N, C, `size`, `size`), bilinear with antialiasing; None: as they are."""
+    if size is None or (size, size) == x.shape[2:]:
+        return x
+    return F.interpolate(x, (size, size), mode='bilinear', antialias=True)
+
+
 def training_batches(
     images: Images,
     batch_size: int,
@@ -169,12 +176,11 @@ def training_batches(
     std: Triple,
     seed: int,
     epoch: int,
-    size: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """An epoch of full random batches: float32 (B, 3, H, W), int64 (B,).
 
-    Everything random follows from `seed` and `epoch`, so an epoch that is begun again is the same epoch. Images are
-    resized to `size`×`size` where it is given. Under torchrun each process gets its share of every batch.
+    Everything random follows from `seed` and `epoch`, so an epoch that is begun again is the same epoch. Under torchrun
+    each process gets its share of every batch.
     """
     generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
     order = torch.randperm(len(images), generator=generator)
@@ -184,6 +190,4 @@ def training_batches(
             return
         x = normalise(augmentation.crops(images.pixels, index, generator, epoch, seed), mean, std)
         x = augmentation.cut_out(x, generator)[share]
-        if size and (size, size) != x.shape[2:]:
-            x = F.interpolate(x, (size, size), mode='bilinear', antialias=True)
         yield x, images.labels[index[share].to(images.labels.device)]

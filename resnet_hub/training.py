@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoints.folder import CONFIG_FILE, WEIGHTS_FILE, make_config, write_folder
-from .data import Augmentation, Images, find_dataset, load_images, training_batches
+from .data import Augmentation, Images, find_dataset, load_images, resize, training_batches
 from .distributed import all_sum, choose_device, copy_from_first, first_goes_first, is_first, world_size
 from .errors import InputError, ResnetHubError
 from .evaluation import evaluate
@@ -105,14 +105,15 @@ class Trainer:
     def train_epoch(self) -> float:
         """The next epoch; returns its mean training loss."""
         epoch = len(self.history)
+        size = self.recipe.image_size(epoch)
         losses: list[Tensor] = []
         self.model.train()
         for x, y in self._batches(epoch):
             step = epoch * self.steps_per_epoch + len(losses)
             self.scheduler.step_update(step)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                logits = self.forward(x)
-                loss = self.objective(logits.float(), y, x)
+                logits = self.forward(resize(x, size))
+                loss = self.objective(logits.float(), y, x)  # a teacher sees images of the size that it learnt from
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if self.recipe.clip_grad:
@@ -128,14 +129,7 @@ class Trainer:
 
         recipe, data = self.recipe, self.dataset
         batches = training_batches(
-            self.images,
-            recipe.batch_size,
-            self.augmentation,
-            data.mean,
-            data.std,
-            recipe.seed,
-            epoch,
-            recipe.image_size(epoch),
+            self.images, recipe.batch_size, self.augmentation, data.mean, data.std, recipe.seed, epoch
         )
         label = f'epoch {epoch + 1}/{recipe.epochs}'
         silent = None if is_first() else True

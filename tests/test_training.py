@@ -20,6 +20,7 @@ from resnet_hub.checkpoints.folder import make_config, write_folder
 from resnet_hub.data import load_images, normalise
 from resnet_hub.datasets import DATASETS
 from resnet_hub.objective import Objective, Teacher
+from resnet_hub.training import Trainer
 
 from .conftest import ROOT
 
@@ -188,6 +189,20 @@ def test_a_teacher_sees_images_in_its_own_normalisation(tiny_data, tmp_path):
     torch.testing.assert_close(teacher(normalise(pixels, ours.mean, ours.std)), expected, rtol=1e-4, atol=1e-4)
     with pytest.raises(InputError, match='knows 10 classes, not 100'):
         Teacher(f'local-dir:{folder}', torch.device('cpu'), DATASETS['cifar100'])
+
+
+def test_a_teacher_sees_whole_images_where_the_student_sees_small_ones(tiny_data):
+    sizes = []
+
+    def teacher(x):
+        sizes.append(tuple(x.shape[2:]))
+        return torch.zeros(len(x), 10)
+
+    recipe = replace(RECIPE, image_sizes='16:2', teacher='cifar_resnet8')
+    trainer = Trainer(recipe, tiny_data[1], teacher)
+    trainer.model.conv1.register_forward_pre_hook(lambda module, args: sizes.append(tuple(args[0].shape[2:])))
+    trainer.train_epoch()
+    assert sizes[:2] == [(16, 16), (32, 32)]
 
 
 TRAIN_WITH_FIXED_NORMS = """
