@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from resnet_hub.checkpoints.convert import write_layout
 from resnet_hub.checkpoints.layouts import LAYOUTS, cannot_hold, rename
-from resnet_hub.checkpoints.recognise import Network, recognise
+from resnet_hub.checkpoints.network import Network
+from resnet_hub.checkpoints.recognise import recognise
 from resnet_hub.errors import InputError
 from resnet_hub.models import ARCHITECTURES, CifarResNet, PreActResNet
 from resnet_hub.models.base import PadShortcut

@@ -25,8 +25,9 @@ from ..evaluation import Metrics
 from ..files import encode, replacing
 from . import layouts
 from .folder import make_config, new_folder, write_folder
+from .network import Network
 from .read import PICKLES, read
-from .recognise import Network, Recognised, recognise
+from .recognise import Recognised, recognise
 
 _HUB = 'hf-hub:'
 _HUB_FILES = ('model.safetensors', 'pytorch_model.bin')

@@ -7,6 +7,7 @@ Writing (`--to`) goes by `LAYOUTS`: a row spells every place of our native names
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -96,6 +97,61 @@ OTHER_NETWORKS = [
     (r'features\.\d+\.(?:weight|bias)$', 'a plain chain of convolutions (VGG)'),
     (r'qkv|attn|pos_embed|cls_token', 'a transformer'),
 ]
+
+
+class Place(NamedTuple):
+    """Where a module sits in a residual block."""
+
+    prefix: str
+    stage: int  #: 0 where the spelling has one list of all blocks
+    block: int
+    branch: int  #: number within the branch; -1 in the shortcut
+    sequential: bool = False  #: numbered by an nn.Sequential
+    spelling: str = ''
+
+
+_BLOCK_ROWS = [re.compile(row, re.IGNORECASE) for row in BLOCKS]
+_BRANCH_ROWS = [re.compile(row, re.IGNORECASE) for row in BRANCH]
+_SEQUENTIAL_ROW = re.compile(SEQUENTIAL, re.IGNORECASE)
+_SHORTCUT_ROW = re.compile(SHORTCUT, re.IGNORECASE)
+
+
+def parse_block(key: str) -> Place | None:
+    """The place of a tensor in a residual block, if its key spells one."""
+    module = key.rpartition('.')[0]
+    starts = [0, *(match.end() for match in re.finditer(r'\.', module))]
+    for start in starts:
+        for row in _BLOCK_ROWS:
+            found = row.match(module, start)
+            if not found:
+                continue
+            inner = _parse_inner(module[found.end() :])
+            if inner is not None:
+                stage = int(found['stage']) + 1 if 'stage' in row.groupindex else 0
+                return Place(module[:start], stage, int(found['index']), *inner, found[0] + module[found.end() :])
+    return None
+
+
+def _parse_inner(inner: str) -> tuple[int, bool] | None:
+    for pattern in _BRANCH_ROWS:
+        found = pattern.fullmatch(inner)
+        if found:
+            return ('abc'.find(found['n'].lower()) + 1) or int(found['n']), False
+    found = _SEQUENTIAL_ROW.fullmatch(inner)
+    if found:
+        return int(found['n']), True
+    return (-1, False) if _SHORTCUT_ROW.fullmatch(inner) else None
+
+
+def relative(name: str, prefix: str) -> str:
+    """A module's name without what it shares with the blocks' prefix and without wrappers."""
+    parts, shared = name.split('.'), prefix.split('.')
+    while parts and shared and parts[0] == shared[0]:
+        parts, shared = parts[1:], shared[1:]
+    while len(parts) > 1 and parts[0].lower() in WRAPPERS:
+        parts = parts[1:]
+    return '.'.join(parts)
+
 
 # ------------------------------------------------------------------------------------------- writing: whole layouts
 

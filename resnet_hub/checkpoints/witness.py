@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .recognise import Network
+from .network import Network
 
 _SIZE = 32  #: of the images, which decides how often a kernel reads padding
 _FITS = 0.12  #: errors in standard deviations: a hypothesis explains the statistics …
