@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from resnet_hub.checkpoints.recognise import recognise
 from resnet_hub.models import CifarResNet, PreActResNet
 from resnet_hub.weights.catalog import WEIGHTS
 
+from .hub_fixtures import clients, hub, server  # noqa: F401
 from .oracles import Net, forward, randomise
 
 IMAGENET = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
@@ -140,19 +142,32 @@ def test_every_layout_computes_what_the_equations_say(layout, tmp_path):
             compare(load(tmp_path / 'net'), lambda x, net=net, state=state: forward(net, state, x), size=16)
 
 
-def test_sources_besides_files(checkpoint, tmp_path, monkeypatch):
+def test_sources_besides_files(checkpoint, tmp_path):
     url = checkpoint.as_uri()
     assert convert_checkpoint(url, tmp_path / 'a', dataset='cifar10').source == url
     with pytest.raises(InputError, match=r'cannot download .*check the address'):
         convert_checkpoint(url + 'x', tmp_path / 'b')
     with pytest.raises(InputError, match='cannot download'):
         convert_checkpoint('http://127.0.0.1:9/net.pth', tmp_path / 'b')
-    monkeypatch.setattr('huggingface_hub.list_repo_files', lambda repo: ['README.md', 'net.pth'])
-    monkeypatch.setattr('huggingface_hub.hf_hub_download', lambda repo, name: str(checkpoint.with_name(name)))
-    assert convert_checkpoint('hf-hub:me/net', tmp_path / 'b', dataset='cifar10').architecture == 'cifar_resnet8'
-    monkeypatch.setattr('huggingface_hub.list_repo_files', lambda repo: ['a.pth', 'b.pth'])
-    with pytest.raises(InputError, match=r'must hold one checkpoint \(it has a\.pth, b\.pth\)'):
-        convert_checkpoint('hf-hub:me/net', tmp_path / 'c')
+
+
+def test_a_repository_on_the_hub(checkpoint, hub, clients, tmp_path):  # noqa: F811
+    """Its one checkpoint, of whatever name; a failure that passes is waited out."""
+    pickle = checkpoint.read_bytes()
+    hub.plant('me/net', {'README.md': b'# A net', 'weights/net.pth': pickle})
+    hub.fail(503, 'GET /cdn/')
+    done = clients.command('convert', 'hf-hub:me/net', '-o', tmp_path / 'a', '--dataset', 'cifar10')
+    assert done.code == 0 and f'{tmp_path / "a"}: cifar_resnet8, 10 classes' in done.out, done
+    hub.plant('me/net', {'other.pth': pickle})
+    refused = {
+        'me/net': (2, r'hf-hub:me/net must hold one checkpoint \(it has .*other\.pth.*\): give the URL of the file'),
+        'me/none': (1, r'hf-hub:me/none: no such repository, or a private one'),
+        'no-such/net/name': (2, 'a repository is called OWNER/NAME'),
+    }
+    for repo, (code, message) in refused.items():
+        done = clients.command('convert', f'hf-hub:{repo}', '-o', tmp_path / 'b')
+        assert done.code == code and re.search(message, done.err) and len(done.err.splitlines()) == 1, done
+    assert not (tmp_path / 'b').exists()
 
 
 def test_options_that_do_not_fit(checkpoint, tmp_path):

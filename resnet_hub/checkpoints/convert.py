@@ -198,10 +198,12 @@ def local_file(source: str | Path) -> Iterator[Path]:
 
 
 def _from_hub(repo: str) -> Path:
+    """The one checkpoint of a repository."""
     from huggingface_hub import hf_hub_download, list_repo_files
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    try:
+    from ..hub.client import ask
+
+    def fetch() -> Path:
         names = list_repo_files(repo)
         candidates = [name for name in _HUB_FILES if name in names]
         candidates = candidates[:1] or [name for name in names if name.endswith((*PICKLES, '.safetensors'))]
@@ -209,9 +211,8 @@ def _from_hub(repo: str) -> Path:
             listed = ', '.join(candidates[:5]) or 'none'
             raise InputError(f'{_HUB}{repo} must hold one checkpoint (it has {listed}): give the URL of the file')
         return Path(hf_hub_download(repo, candidates[0]))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        first = str(error).strip().partition('\n')[0]
-        raise InputError(f'cannot read {_HUB}{repo}: {first}; check the name and your access') from None
+
+    return ask(f'{_HUB}{repo}', fetch)
 
 
 # --------------------------------------------------------------------------------- what the tensors cannot tell

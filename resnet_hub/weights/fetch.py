@@ -64,14 +64,15 @@ def fetch(name: str, cache_dir: str | Path | None = None) -> Path:
 def _from_hub(name: str, repo_id: str, folder: Path) -> Path:
     from huggingface_hub import hf_hub_download
 
+    from ..hub.client import ask
+
     try:
-        return Path(hf_hub_download(repo_id, WEIGHTS_FILE, local_dir=folder))
-    except Exception as error:  # the client lets those of its transport through
-        reason = str(error).partition('\n')[0].partition(' for url')[0]
+        return Path(ask(f'hf-hub:{repo_id}', lambda: hf_hub_download(repo_id, WEIGHTS_FILE, local_dir=folder)))
+    except ResnetHubError as error:
         raise ResnetHubError(
-            f'{name} is neither in {weights_folder(name)} nor to be had from hf-hub:{repo_id} ({type(error).__name__}: '
-            f'{reason}): use resnet-hub from its clone or through torch.hub, which bring it; or set RESNET_HUB_OWNER to '
-            f'who has it on the Hub; or train it: resnet-hub train --recipe {name} -o runs/{name}'
+            f'{name} is neither in {weights_folder(name)} nor to be had from the Hub ({error}): use resnet-hub from its '
+            f'clone or through torch.hub, which bring it; or set RESNET_HUB_OWNER to who has it on the Hub; or train it: '
+            f'resnet-hub train --recipe {name} -o runs/{name}'
         ) from None
 
 
