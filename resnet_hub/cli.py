@@ -222,7 +222,7 @@ def _add_evaluate(commands: Any) -> None:
     command.add_argument(
         '--confusion', metavar='PATH', help='draw the confusion matrix: FILE.png, or a folder for a picture a model'
     )
-    command.add_argument('--log', metavar='FILE', help='append a line to a CSV file for each model')
+    command.add_argument('--append', metavar='FILE', help='add a line for each model to a CSV file')
     command.add_argument('--json', action='store_true', help='for programs; with accuracy by class, confusion matrix')
     _add_device(command)
 
@@ -235,8 +235,8 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     if args.batch_size < 1:
         raise InputError('--batch-size must be at least 1')
-    if args.bf16 and args.log:
-        raise InputError('--log keeps figures of float32: leave out --bf16')
+    if args.bf16 and args.append:
+        raise InputError('--append keeps figures of float32: leave out --bf16')
     pictures = _confusion_files(args.confusion, args.models) if args.confusion else {}
     if pictures:
         from .plots import plot_confusion
@@ -263,8 +263,8 @@ def _evaluate(args: argparse.Namespace) -> None:
                     'confusion': metrics.confusion,
                 }
             )
-            if args.log and is_first():
-                log_evaluation(args.log, rows[-1], model)
+            if args.append and is_first():
+                log_evaluation(args.append, rows[-1], model)
             if pictures and is_first():
                 title = f'{name} on {dataset} ({args.split}): top-1 {metrics.top1:.2f} %'
                 plot_confusion(metrics.confusion, classes, pictures[name], title)

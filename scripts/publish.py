@@ -32,7 +32,7 @@ def publish(run: Path, data: str | None) -> str:
     name = f'{recipe.model}.{recipe.dataset}'
     log = recipe_file(name).with_name('evaluations.csv')
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        options = ['--json', '--log', str(log), *(['--data', data] if data else [])]
+        options = ['--json', '--append', str(log), *(['--data', data] if data else [])]
         if code := cli.main(['evaluate', f'local-dir:{run}', *options]):
             sys.exit(code)
     (run / EVALUATION_FILE).write_text(printed.getvalue(), encoding='utf-8')

@@ -277,13 +277,12 @@ def test_under_torchrun_the_result_is_that_of_one_process(two_sets, command, tmp
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as many as torchrun gives each process
     try:
-        alone = command(*arguments, '--log', tmp_path / 'a.csv', '--confusion', tmp_path / 'a').out
+        alone = command(*arguments, '--append', tmp_path / 'a.csv', '--confusion', tmp_path / 'a').out
     finally:
         torch.set_num_threads(threads)
-    # with '--', as torchrun would else take --log for one of its own options, where Python is older than 3.12
     torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
     shared = subprocess.run(
-        [*torchrun, '-m', '--', 'resnet_hub', *arguments, '--log', tmp_path / 'b.csv', '--confusion', tmp_path / 'b'],
+        [*torchrun, '-m', 'resnet_hub', *arguments, '--append', tmp_path / 'b.csv', '--confusion', tmp_path / 'b'],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -298,7 +297,7 @@ def test_under_torchrun_the_result_is_that_of_one_process(two_sets, command, tmp
 
 
 REFUSED = {
-    '{0} --data {root} --bf16 --log log.csv': '--log keeps figures of float32',
+    '{0} --data {root} --bf16 --append log.csv': '--append keeps figures of float32',
     '{0} {1} --data {root} --confusion c.png': '--confusion takes FILE.png for one model, a folder for several',
     '{0} --data {root} --dataset cifar100': '{0}: the model has 10 classes, cifar100 has 100',
     'resnet18 --data {root}': 'resnet18: the model has 1000 classes, cifar10 has 10',
