@@ -27,12 +27,15 @@ _UNIT = rf'(?:(?:unit|block|layer|{_RES})_?)?'
 
 #: where a residual block begins; `stage` and `index` number it, in an order of whatever origin
 BLOCKS = [
-    rf'{_STAGE}_?(?P<stage>\d+)(?:_x)?(?:\.{_LIST})?\.{_UNIT}(?P<index>\d+)\.',  # layer1.0. conv2_x.0. block1.layer.0.
-    rf'{_STAGE}_?(?P<stage>\d)_(?P<index>\d+)\.',  # layer1_0.
-    rf'{_LIST}\.(?P<stage>\d+)\.(?:{_LIST}[._]?)?(?P<index>\d+)\.',  # layers.0.0. stages.0.blocks.0.
-    # one list of all blocks, whose stages follow from their widths
-    rf'{_LIST}\.{_UNIT}(?P<index>\d+)\.',  # blocks.0.
-    rf'(?:block|layer|unit|{_RES})_?(?P<index>\d+)\.',  # block3.
+    re.compile(row, re.IGNORECASE)
+    for row in (
+        rf'{_STAGE}_?(?P<stage>\d+)(?:_x)?(?:\.{_LIST})?\.{_UNIT}(?P<index>\d+)\.',  # layer1.0. conv2_x.0. block1.layer.0.
+        rf'{_STAGE}_?(?P<stage>\d)_(?P<index>\d+)\.',  # layer1_0.
+        rf'{_LIST}\.(?P<stage>\d+)\.(?:{_LIST}[._]?)?(?P<index>\d+)\.',  # layers.0.0. stages.0.blocks.0.
+        # one list of all blocks, whose stages follow from their widths
+        rf'{_LIST}\.{_UNIT}(?P<index>\d+)\.',  # blocks.0.
+        rf'(?:block|layer|unit|{_RES})_?(?P<index>\d+)\.',  # block3.
+    )
 ]
 
 #: inside a block: the n-th convolution or norm of the branch
@@ -110,18 +113,12 @@ class Place(NamedTuple):
     spelling: str = ''
 
 
-_BLOCK_ROWS = [re.compile(row, re.IGNORECASE) for row in BLOCKS]
-_BRANCH_ROWS = [re.compile(row, re.IGNORECASE) for row in BRANCH]
-_SEQUENTIAL_ROW = re.compile(SEQUENTIAL, re.IGNORECASE)
-_SHORTCUT_ROW = re.compile(SHORTCUT, re.IGNORECASE)
-
-
 def parse_block(key: str) -> Place | None:
     """The place of a tensor in a residual block, if its key spells one."""
     module = key.rpartition('.')[0]
     starts = [0, *(match.end() for match in re.finditer(r'\.', module))]
     for start in starts:
-        for row in _BLOCK_ROWS:
+        for row in BLOCKS:
             found = row.match(module, start)
             if not found:
                 continue
@@ -133,14 +130,14 @@ def parse_block(key: str) -> Place | None:
 
 
 def _parse_inner(inner: str) -> tuple[int, bool] | None:
-    for pattern in _BRANCH_ROWS:
-        found = pattern.fullmatch(inner)
+    for pattern in BRANCH:
+        found = re.fullmatch(pattern, inner, re.IGNORECASE)
         if found:
             return ('abc'.find(found['n'].lower()) + 1) or int(found['n']), False
-    found = _SEQUENTIAL_ROW.fullmatch(inner)
+    found = re.fullmatch(SEQUENTIAL, inner, re.IGNORECASE)
     if found:
         return int(found['n']), True
-    return (-1, False) if _SHORTCUT_ROW.fullmatch(inner) else None
+    return (-1, False) if re.fullmatch(SHORTCUT, inner, re.IGNORECASE) else None
 
 
 def relative(name: str, prefix: str) -> str:
