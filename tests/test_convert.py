@@ -153,12 +153,12 @@ def test_sources_besides_files(checkpoint, tmp_path):
 
 def test_a_repository_on_the_hub(checkpoint, hub, clients, tmp_path):  # noqa: F811
     """Its one checkpoint, of whatever name; a failure that passes is waited out."""
-    pickle = checkpoint.read_bytes()
-    hub.plant('me/net', {'README.md': b'# A net', 'weights/net.pth': pickle})
+    data = checkpoint.read_bytes()
+    hub.plant('me/net', {'README.md': b'# A net', 'weights/net.pth': data})
     hub.fail(503, 'GET /cdn/')
     done = clients.command('convert', 'hf-hub:me/net', '-o', tmp_path / 'a', '--dataset', 'cifar10')
     assert done.code == 0 and f'{tmp_path / "a"}: cifar_resnet8, 10 classes' in done.out, done
-    hub.plant('me/net', {'other.pth': pickle})
+    hub.plant('me/net', {'other.pth': data})
     refused = {
         'me/net': (2, r'hf-hub:me/net must hold one checkpoint \(it has .*other\.pth.*\): give the URL of the file'),
         'me/none': (1, r'hf-hub:me/none: no such repository, or a private one'),

@@ -213,6 +213,15 @@ assert torch.equal(model.conv1.weight, timm.create_model('local-dir:{folder}', p
     assert done.code == 1 and f'{kept} has sha256' in done.err
 
 
+@pytest.mark.parametrize('damage', ['cut', 503])
+def test_a_failure_that_passes_is_waited_out(damage, on_hub, hub):  # noqa: F811
+    hub.fail(damage, 'GET /cdn/')
+    done = on_hub('timm.create_model(name, pretrained=True)')
+    assert done.code == 0 and not hub.faults[0].times, done.err
+    (kept,) = on_hub.cache.iterdir()
+    assert digest(kept) == digest(on_hub.file)
+
+
 @pytest.mark.parametrize(
     ('damage', 'message'),
     [
