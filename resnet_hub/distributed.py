@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ def process_group(device: str | None = None) -> Iterator[torch.device]:
     """Join the other processes of torchrun, if it started this one, over nccl on GPUs and gloo elsewhere.
 
     Args:
-        device: see `choose_device`; the block gets the device of this process.
+        device: see `choose_device`; the block gets the device of this process, and keeps no trainer beyond its end.
 
     Raises:
         InputError: see `choose_device`.
@@ -50,6 +51,9 @@ def process_group(device: str | None = None) -> Iterator[torch.device]:
         torch.cuda.set_device(chosen)
     dist.init_process_group('nccl' if on_gpu else 'gloo', device_id=chosen if on_gpu else None)
     yield chosen
+    # Gloo's threads end with the group, and one that frees gradients after the interpreter's end aborts the process.
+    # A trainer keeps the group; a compiled one is freed by the collector alone.
+    gc.collect()
     dist.destroy_process_group()  # not after an error: it could wait for others; torchrun ends them when this one fails
 
 
