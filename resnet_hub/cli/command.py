@@ -1,0 +1,25 @@
+"""What every command has: a summary, examples, a function to run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+def add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], summary: str, examples: Sequence[str]
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + '.',
+        epilog='examples:\n' + '\n'.join(f'  resnet-hub {example}' for example in examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def add_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument('--device', help='cpu, cuda, …; default: a GPU where there is one')

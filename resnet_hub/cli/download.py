@@ -1,0 +1,29 @@
+"""`resnet-hub download`: a model folder comes from the Hub."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .command import add_command
+from .output import print_folder
+
+
+def add(commands: Any) -> None:
+    command = add_command(
+        commands,
+        'download',
+        _run,
+        'fetch and verify a model from the Hugging Face Hub',
+        ['download OWNER/NAME -o resnet20', 'download OWNER/NAME --revision v1'],
+    )
+    command.add_argument('repository', metavar='OWNER/NAME')
+    command.add_argument('-o', '--output', metavar='DIR', help='a new folder; default: the cache of huggingface_hub')
+    command.add_argument('--revision', help='branch, tag or commit; default: main')
+
+
+def _run(args: argparse.Namespace) -> None:
+    from ..hub.download import download
+
+    folder = download(args.repository, args.output, revision=args.revision)
+    print_folder(folder)

@@ -1,0 +1,134 @@
+"""`resnet-hub evaluate`: accuracy, calibration and speed, of one or many models."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, ResnetHubError
+from .command import add_command, add_device
+from .output import print_rows
+
+
+def add(commands: Any) -> None:
+    command = add_command(
+        commands,
+        'evaluate',
+        _run,
+        'measure the accuracy, calibration and speed of models on labelled images',
+        [
+            'evaluate cifar_resnet20.cifar10 --data cifar10/ --per-class --confusion resnet20.png',
+            'evaluate local-dir:runs/mine hf-hub:OWNER/NAME --json',
+        ],
+    )
+    command.add_argument('models', nargs='+', metavar='MODEL', help='any model with weights')
+    command.add_argument('--data', metavar='DIR', help='folder with test-*.parquet; default: from the Hub')
+    command.add_argument('--dataset', help='cifar10, cifar100 or svhn; default: what the model was trained on')
+    command.add_argument('--split', default='test', choices=('test', 'train'), help='(%(default)s)')
+    command.add_argument('--batch-size', type=int, default=500, metavar='N', help='(%(default)s)')
+    command.add_argument('--bf16', action='store_true', help='bfloat16 autocast; default: float32')
+    command.add_argument('--per-class', action='store_true', help='show the accuracy by class')
+    command.add_argument(
+        '--confusion', metavar='PATH', help='draw the confusion matrix: FILE.png, or a folder for a picture a model'
+    )
+    command.add_argument('--append', metavar='FILE', help='add a line for each model to a CSV file')
+    command.add_argument('--json', action='store_true', help='for programs; with accuracy by class, confusion matrix')
+    add_device(command)
+
+
+def _run(args: argparse.Namespace) -> None:
+    from ..data import load_images
+    from ..datasets import DATASETS
+    from ..distributed import first_goes_first, is_first, process_group
+    from ..evaluation import evaluate, log_evaluation, transform_for
+
+    if args.batch_size < 1:
+        raise InputError('--batch-size must be at least 1')
+    if args.bf16 and args.append:
+        raise InputError('--append keeps figures of float32: leave out --bf16')
+    pictures = _confusion_files(args.confusion, args.models) if args.confusion else {}
+    if pictures:
+        from ..plots import plot_confusion
+    rows = []
+    with process_group(args.device) as device:
+        with first_goes_first():
+            models = {name: _load_to_evaluate(name, args.dataset, str(device)) for name in args.models}
+            images = {name: load_images(name, args.split, args.data) for name in {name for _, name in models.values()}}
+        for name, (model, dataset) in models.items():
+            options = {'bf16': args.bf16, 'transform': transform_for(model, images[dataset])}
+            mean, std = (model.pretrained_cfg[key] for key in ('mean', 'std'))
+            with _about(name):
+                metrics = evaluate(model, images[dataset], mean, std, args.batch_size, **options)
+            classes = DATASETS[dataset].classes
+            rows.append(
+                {
+                    'model': name,
+                    'dataset': dataset,
+                    'split': args.split,
+                    **metrics.to_dict(),
+                    'images_per_second': metrics.images_per_second,
+                    'precision': 'bf16' if args.bf16 else 'float32',
+                    'per_class': dict(zip(classes, metrics.per_class, strict=True)),
+                    'confusion': metrics.confusion,
+                }
+            )
+            if args.append and is_first():
+                log_evaluation(args.append, rows[-1], model)
+            if pictures and is_first():
+                title = f'{name} on {dataset} ({args.split}): top-1 {metrics.top1:.2f} %'
+                plot_confusion(metrics.confusion, classes, pictures[name], title)
+        if is_first():
+            _print_evaluations(rows, args.json, args.per_class)
+
+
+def _load_to_evaluate(name: str, dataset: str | None, device: str) -> tuple[Any, str]:
+    """A model, and the data set to measure it on; one that does not fit is refused before it is downloaded."""
+    import timm
+
+    from ..evaluation import dataset_of
+    from ..registry import load_model
+
+    if timm.is_model_pretrained(name):
+        with _about(name):
+            dataset_of(timm.get_pretrained_cfg(name).to_dict(), dataset)
+    model: Any = load_model(name, device)
+    with _about(name):
+        return model, dataset_of({**model.pretrained_cfg, 'num_classes': model.num_classes}, dataset)
+
+
+@contextmanager
+def _about(model: str) -> Iterator[None]:
+    """An error in the block says which model it is about."""
+    try:
+        yield
+    except ResnetHubError as error:
+        error.args = (f'{model}: {error}',)
+        raise
+
+
+def _confusion_files(path: str, models: Sequence[str]) -> dict[str, Path]:
+    """The picture of each model: `path` itself where it is one of a PNG, else a file in the folder `path`."""
+    target = Path(path)
+    if target.suffix.lower() != '.png' and not target.is_file():
+        return {model: target / f'{re.sub(r"[^a-zA-Z0-9_.-]+", "_", model)}.png' for model in models}
+    if target.suffix.lower() == '.png' and len({*models}) == 1:
+        return {models[0]: target}
+    raise InputError(f'--confusion takes FILE.png for one model, a folder for several, not {path}')
+
+
+def _print_evaluations(rows: Sequence[dict[str, Any]], as_json: bool, per_class: bool) -> None:
+    """All of it as JSON; as tables a line for each model and, where wanted, one for each of its classes."""
+    if as_json:
+        print_rows(rows, as_json)
+        return
+    print_rows([{k: v for k, v in row.items() if k not in ('per_class', 'confusion')} for row in rows], as_json)
+    for row in rows if per_class else ():
+        accuracy, counts = row['per_class'], map(sum, row['confusion'])
+        print(f'\n{row["model"]}')
+        print_rows(
+            [{'class': c, 'images': n, 'accuracy': accuracy[c]} for c, n in zip(accuracy, counts, strict=True)], as_json
+        )

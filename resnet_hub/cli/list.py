@@ -1,0 +1,66 @@
+"""`resnet-hub list`: the architectures and the weights."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..errors import InputError
+from .command import add_command
+from .output import print_rows
+
+
+def add(commands: Any) -> None:
+    command = add_command(
+        commands,
+        'list',
+        _run,
+        'show the architectures, or the pretrained weights',
+        ['list', "list 'preact*'", 'list --pretrained', 'list --pretrained --verify'],
+    )
+    command.add_argument('filter', nargs='?', default='*', help='a shell pattern of names')
+    command.add_argument('--pretrained', action='store_true', help='the weights, with their accuracy')
+    command.add_argument('--verify', action='store_true', help='with --pretrained: compare the digests of the files')
+    command.add_argument('--json', action='store_true', help='for programs')
+
+
+def _run(args: argparse.Namespace) -> None:
+    from fnmatch import fnmatch
+
+    from ..models import ARCHITECTURES
+    from ..weights.catalog import WEIGHTS, tags
+
+    rows: list[dict[str, Any]] = []
+    for name, (_, row) in ARCHITECTURES.items():
+        if not args.pretrained and fnmatch(name, args.filter):
+            shape = {
+                'block': row.block,
+                'layers': ' '.join(map(str, row.layers)),
+                'widths': ' '.join(map(str, row.widths)),
+            }
+            rows.append(
+                {'architecture': name, **shape, 'parameters': row.params, 'weights': ' '.join(tags(name)) or '-'}
+            )
+        for weights in (f'{name}.{tag}' for tag in tags(name)):
+            if args.pretrained and (fnmatch(weights, args.filter) or fnmatch(name, args.filter)):
+                w = WEIGHTS[weights]
+                figures = {'parameters': row.params, 'top1': w.top1, 'top5': w.top5, 'nll': w.nll}
+                origin = {'license': w.publisher.license, 'publisher': w.publisher.name}
+                verified = {'file': _verify(weights)} if args.verify else {}
+                rows.append({'weights': weights, 'dataset': w.dataset, **figures, **origin, **verified})
+    if not rows:
+        raise InputError(f'nothing is called {args.filter!r}; resnet-hub list shows all there is')
+    print_rows(rows, args.json)
+
+
+def _verify(name: str) -> str:
+    from ..weights.catalog import WEIGHTS
+    from ..weights.fetch import check_digest, find
+
+    row, path = WEIGHTS[name], find(name)
+    if row.url and not path.is_file():
+        return 'not here'
+    if row.url and not row.repo_id:
+        return 'verified when it came'  # what is here was converted
+    check_digest(name, row, path)
+    return 'verified'

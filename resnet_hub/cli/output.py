@@ -1,0 +1,43 @@
+"""What commands print: tables, JSON, and where a model folder is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+#: how the columns of tables are written
+_FORMATS = {
+    'parameters': ',',
+    'images': ',',
+    'top1': '.2f',
+    'top5': '.2f',
+    'accuracy': '.2f',
+    'ece': '.2f',
+    'nll': '.4f',
+    'images_per_second': ',.0f',
+}
+
+
+def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """A table, text to the left and numbers to the right; or JSON."""
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    lines = [
+        [*rows[0]],
+        *(
+            ['-' if value is None else format(value, _FORMATS.get(key, '')) for key, value in row.items()]
+            for row in rows
+        ),
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    signs = ['<' if isinstance(value, str) else '>' for value in rows[0].values()]
+    for line in lines:
+        cells = (f'{cell:{sign}{width}}' for cell, sign, width in zip(line, signs, widths, strict=True))
+        print('  '.join(cells).rstrip())
+
+
+def print_folder(folder: Path) -> None:
+    print(f'{folder}: load it by timm.create_model({f"local-dir:{folder}"!r}, pretrained=True)')

@@ -1,0 +1,61 @@
+"""`resnet-hub predict`: what is on pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from ..errors import InputError
+from .command import add_command, add_device
+
+
+def add(commands: Any) -> None:
+    command = add_command(
+        commands,
+        'predict',
+        _run,
+        'tell what is on pictures',
+        ['predict photo.jpg', 'predict photos/ --topk 1', 'predict a.png b.png --model hf-hub:OWNER/NAME --json'],
+    )
+    command.add_argument('images', nargs='+', metavar='IMAGE', help='image files, or folders of them')
+    command.add_argument('--model', default='cifar_resnet20.cifar10', help='any model with weights (%(default)s)')
+    command.add_argument('--topk', type=int, default=5, metavar='K', help='classes to show (%(default)s)')
+    command.add_argument('--batch-size', type=int, default=256, metavar='N', help='images at a time (%(default)s)')
+    command.add_argument('--json', action='store_true', help='for programs')
+    add_device(command)
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.topk < 1 or args.batch_size < 1:
+        raise InputError('--topk and --batch-size must be at least 1')
+    from tqdm.auto import tqdm
+
+    from ..prediction import find_images, predict
+    from ..registry import load_model
+
+    paths = find_images(args.images)
+    model = load_model(args.model, args.device)
+    failed, answers = 0, []
+    bar = tqdm(
+        predict(model, paths, args.topk, args.batch_size), 'predict', len(paths), leave=False, delay=1, disable=None
+    )
+    for prediction in bar:
+        if prediction.error:
+            failed += 1
+            tqdm.write(f'resnet-hub predict: {prediction.error}', file=sys.stderr)
+        elif not args.json:
+            width = max(len(name) for name, _ in prediction.classes)
+            lines = (f'  {name:<{width}}  {100 * p:5.1f} %' for name, p in prediction.classes)
+            tqdm.write('\n'.join([str(prediction.path), *lines]), file=sys.stdout)
+        answers.append(prediction)
+    if args.json:
+        print(json.dumps([_answer(*prediction) for prediction in answers], indent=2))
+    return 2 if failed else 0
+
+
+def _answer(path: Any, classes: list[tuple[str, float]], error: str | None) -> dict[str, Any]:
+    if error:
+        return {'image': str(path), 'error': error}
+    return {'image': str(path), 'classes': [{'label': name, 'probability': p} for name, p in classes]}

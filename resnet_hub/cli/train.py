@@ -1,0 +1,74 @@
+"""`resnet-hub train`: a recipe becomes a model folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from .command import add_command, add_device
+from .output import print_folder
+
+
+def add(commands: Any) -> None:
+    from ..recipe import Recipe, fields
+
+    command = add_command(
+        commands,
+        'train',
+        _run,
+        'train a network, into a folder for local-dir:',
+        [
+            'train --recipe cifar_resnet20.cifar10 --data cifar10/ -o runs/resnet20',
+            'train --model preact_resnet20 --epochs 60 --holdout 5000 -o runs/mine',
+            'train -o runs/mine --recipe runs/mine/recipe.toml --resume',
+        ],
+    )
+    command.add_argument('-o', '--output', required=True, metavar='DIR', help='weights, curves and checkpoint go here')
+    command.add_argument('--data', metavar='DIR', help='folder with train-*.parquet; default: from the Hub')
+    command.add_argument(
+        '--recipe', help='a TOML file, or the name of one in resnet_hub/weights, such as cifar_resnet20.cifar10'
+    )
+    command.add_argument('--resume', action='store_true', help='go on with the run in DIR')
+    command.add_argument('--compile', action='store_true', help='torch.compile: faster steps, a slower start')
+    command.add_argument('--bf16', action=argparse.BooleanOptionalAction, help='default: where the hardware has it')
+    add_device(command)
+    options = command.add_argument_group('recipe', 'each of these wins over the recipe file')
+    for field in fields(Recipe):
+        kind: Any = type(field.default)
+        how = (
+            {'action': argparse.BooleanOptionalAction}
+            if kind is bool
+            else {'type': kind, 'metavar': kind.__name__.upper()}
+        )
+        options.add_argument(
+            f'--{field.name.replace("_", "-")}', help=f'{field.metadata["help"]} ({field.default})', **how
+        )
+
+
+def _run(args: argparse.Namespace) -> None:
+    import logging
+
+    from ..distributed import is_first, process_group
+    from ..recipe import Recipe, fields
+    from ..training import train
+
+    given = {f.name: getattr(args, f.name) for f in fields(Recipe) if getattr(args, f.name) is not None}
+    recipe = Recipe.from_file(_recipe_path(args), **given)
+    logging.basicConfig(format='%(message)s', stream=sys.stderr)
+    logging.getLogger('resnet_hub').setLevel(logging.INFO)
+    with process_group(args.device) as device:
+        folder = train(recipe, args.output, args.data, args.resume, str(device), args.compile, args.bf16)
+        if is_first():
+            print_folder(folder)
+
+
+def _recipe_path(args: argparse.Namespace) -> Path | None:
+    """A file, or one of the recipes that come with the package; a run that is resumed has its own."""
+    from ..weights.catalog import recipe_file
+
+    if not args.recipe:
+        return Path(args.output) / 'recipe.toml' if args.resume else None
+    named = recipe_file(args.recipe)
+    return named if named.is_file() else Path(args.recipe)

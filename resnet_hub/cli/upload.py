@@ -1,0 +1,72 @@
+"""`resnet-hub upload`: model folders go to the Hub."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..errors import InputError
+from .command import add_command
+from .output import print_rows
+
+
+def add(commands: Any) -> None:
+    command = add_command(
+        commands,
+        'upload',
+        _run,
+        'publish model folders on the Hugging Face Hub',
+        [
+            'upload runs/resnet20 OWNER/NAME',
+            'upload runs/a runs/b OWNER --private',
+            'upload runs/resnet20 OWNER/NAME --dry-run',
+        ],
+    )
+    command.add_argument('folders', nargs='+', metavar='DIR', help='of `resnet-hub train` or `resnet-hub convert`')
+    command.add_argument('target', metavar='OWNER[/NAME]', help='with OWNER alone, folders give the names')
+    command.add_argument('--private', action='store_true', help='create a private repository')
+    command.add_argument(
+        '--revision', metavar='BRANCH', help='commit to this branch, created if need be; default: main'
+    )
+    command.add_argument('--create-pr', action='store_true', help='open a pull request')
+    command.add_argument('--message', help='of the commit')
+    command.add_argument('--license', metavar='SPDX', help='of the weights; default: what is known of them')
+    command.add_argument('--description', metavar='TEXT', help='Markdown for the beginning of the model card')
+    command.add_argument('--dry-run', action='store_true', help='show the files and the card; no request is made')
+
+
+def _run(args: argparse.Namespace) -> int:
+    from ..hub.upload import check_options, push_folders, push_to_hub, repo_ids
+
+    options = {k: getattr(args, k) for k in ('private', 'revision', 'create_pr', 'message', 'license', 'description')}
+    single = '/' in args.target
+    if single and len(args.folders) > 1:
+        raise InputError(f'{len(args.folders)} folders cannot all be {args.target}: give OWNER alone')
+    if args.dry_run:
+        check_options(args.revision, args.create_pr)
+        _show_packages({args.folders[0]: args.target} if single else repo_ids(args.folders, args.target), args)
+        return 0
+    if single:
+        upload = push_to_hub(args.folders[0], args.target, **options)
+        print(f'{upload.folder}: {upload.result}, {upload.detail}')
+        return 0
+    uploads = push_folders(args.folders, args.target, **options)
+    print_rows(
+        [{'folder': str(u.folder), 'repository': u.repo_id, 'result': u.result, 'detail': u.detail} for u in uploads],
+        as_json=False,
+    )
+    return int(any(upload.result == 'failed' for upload in uploads))
+
+
+def _show_packages(repo_ids: dict[Any, str], args: argparse.Namespace) -> None:
+    """The very files and card of each folder."""
+    from hashlib import sha256
+
+    from ..hub.upload import prepare
+
+    for folder, repo_id in repo_ids.items():
+        package = prepare(folder, repo_id, license=args.license, description=args.description)
+        rows = [{'file': k, 'bytes': len(v), 'sha256': sha256(v).hexdigest()} for k, v in package.files.items()]
+        print(f'{folder} to {repo_id}')
+        print_rows(rows, as_json=False)
+        print(f'\n{package.card}')
