@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from resnet_hub.errors import InputError
 from resnet_hub.hub.card import MARK
-from resnet_hub.hub.upload import prepare, push_folders, push_to_hub, repo_ids
+from resnet_hub.hub.package import prepare
+from resnet_hub.hub.upload import push_folders, push_to_hub, repo_ids
 
 from .conftest import ROOT
 from .hub_fixtures import RESULT, TOKEN, clients, hub, network, server, write_network  # noqa: F401

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from resnet_hub.checkpoints.folder import make_config, write_folder
 from resnet_hub.datasets import DATASETS
 from resnet_hub.files import digest, halve
-from resnet_hub.hub.upload import prepare
+from resnet_hub.hub.package import prepare
 from resnet_hub.recipe import Recipe
 
 from .conftest import ROOT

@@ -21,7 +21,7 @@ from resnet_hub.data import load_images
 from resnet_hub.datasets import DATASETS
 from resnet_hub.errors import ResnetHubError
 from resnet_hub.evaluation import evaluate
-from resnet_hub.hub.upload import prepare
+from resnet_hub.hub.package import prepare
 from resnet_hub.models import ARCHITECTURES
 from resnet_hub.recipe import Recipe
 from resnet_hub.weights import catalog

@@ -62,7 +62,7 @@ def _show_packages(repo_ids: dict[Any, str], args: argparse.Namespace) -> None:
     """The very files and card of each folder."""
     from hashlib import sha256
 
-    from ..hub.upload import prepare
+    from ..hub.package import prepare
 
     for folder, repo_id in repo_ids.items():
         package = prepare(folder, repo_id, license=args.license, description=args.description)

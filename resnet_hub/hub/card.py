@@ -51,7 +51,7 @@ def make_card(
     Args:
         repo_id: where it will be, for the usage examples.
         config: config.json, see `checkpoints.folder.make_config`.
-        results: evaluation.json, see `upload.read_results`.
+        results: evaluation.json, see `package.read_results`.
         license: SPDX identifier; None: that of the published weights it was converted from, Apache-2.0 for weights
             trained by resnet-hub, else unknown.
         description: Markdown, the beginning of the text.

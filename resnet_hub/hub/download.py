@@ -13,7 +13,7 @@ from ..checkpoints.read import PICKLES, read
 from ..errors import InputError
 from ..files import digest
 from .client import DamagedError, ask
-from .upload import check_repo_id, read_config
+from .package import check_repo_id, read_config
 
 
 def download(
