@@ -22,9 +22,11 @@ from ..errors import InputError
 from ..evaluation import Metrics
 from ..files import encode, replacing
 from ..weights.catalog import WEIGHTS
+from ..weights.fetch import fetch
 from . import layouts
 from .facts import Facts, find_facts, known_facts
 from .folder import make_config, new_folder, write_folder
+from .native import prove, separate
 from .network import Network
 from .read import PICKLES, read
 from .recognise import Recognised, recognise
@@ -103,7 +105,7 @@ def convert_checkpoint(
         'sha256': digests[0].removeprefix('sha256:'),
         'dropped': found.dropped,
     }
-    state_dict = _separate(found.state_dict)
+    state_dict = separate(found.state_dict)
     if layout is not None:
         _write_file(output, write_layout(state_dict, network, to or ''), layout)
         return Conversion(path=output, **common, assumptions=found.assumptions)
@@ -124,25 +126,6 @@ def convert_checkpoint(
     return result
 
 
-def native_state_dict(path: Path, architecture: str, model_args: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file under our names, proven to fill a network that is known beforehand.
-
-    Raises:
-        InputError: the file cannot be read, or holds another network than `architecture` with `model_args`.
-    """
-    found = recognise(read(path).tree, attested=True)
-    if found.network.architecture() != (architecture, dict(model_args)):
-        raise InputError(f'{path.name} holds {found.network.architecture()}, not {(architecture, dict(model_args))}')
-    state_dict = _separate(found.state_dict)
-    prove(found.network, state_dict)
-    return state_dict
-
-
-def prove(network: Network, state_dict: Mapping[str, Tensor]) -> None:
-    """Load strictly into the network, built without memory: every tensor has its place, and every place its tensor."""
-    network.build(device='meta').load_state_dict(dict(state_dict), strict=True)
-
-
 # ----------------------------------------------------------------------------------------------------- what comes in
 
 
@@ -153,8 +136,6 @@ def local_file(source: str | Path) -> Iterator[Path]:
     if text.startswith(_HUB):
         yield _from_hub(text.removeprefix(_HUB))
     elif text in WEIGHTS:
-        from ..weights.fetch import fetch
-
         yield fetch(text)
     elif urlsplit(text).scheme in ('http', 'https', 'file'):
         with tempfile.TemporaryDirectory() as folder:
@@ -234,21 +215,6 @@ def _check_output(output: Path, force: bool, folder: bool) -> None:
         raise InputError(f'{output} is a directory: with --to, give the file to write')
     if output.exists() and not force:
         raise InputError(f'{output} exists already: give another output or --force')
-
-
-def _separate(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors that share no memory, as safetensors wants them."""
-    seen: set[int] = set()
-    result = {}
-    for key, tensor in state_dict.items():
-        if tensor.is_meta:
-            raise InputError(f'{key} has no data in the file, only a shape: save it from a network in memory')
-        tensor = tensor.detach()
-        whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
-        fresh = tensor.untyped_storage().data_ptr() not in seen
-        seen.add(tensor.untyped_storage().data_ptr())
-        result[key] = tensor.contiguous() if whole and fresh else tensor.clone(memory_format=torch.contiguous_format)
-    return result
 
 
 def _write_file(output: Path, state_dict: dict[str, Tensor], layout: layouts.Layout) -> None:
