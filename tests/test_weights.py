@@ -32,6 +32,8 @@ from .conftest import ROOT
 
 OURS = [name for name, row in WEIGHTS.items() if row.publisher is RESNET_HUB]
 OTHERS = [name for name in WEIGHTS if name not in OURS]
+#: no row is below; a figure that is a share, an error or of another data set would be
+LOWEST = {'cifar10': 89, 'cifar100': 59, 'svhn': 96}
 
 
 @pytest.mark.parametrize('name', WEIGHTS)
@@ -41,7 +43,9 @@ def test_every_row(name):
     assert architecture in ARCHITECTURES and row.dataset in DATASETS
     assert tag == (row.dataset if name in OURS else f'{row.publisher.name}_{row.dataset}')
     assert (algorithm, len(digest)) in {('sha256', 64), ('sha256', 8), ('sha1', 40)} and int(digest, 16) >= 0
-    assert 50 < row.top1 < 100 and all(0 < value < 1 for triple in row.normalisation for value in triple)
+    assert LOWEST[row.dataset] < row.top1 < 100 and all(
+        0 < value < 1 for triple in row.normalisation for value in triple
+    )
     assert row.publisher.license and row.publisher.copyright
     if name in OURS:
         assert len(digest) == 64 and row.top5 and row.nll and row.seed is not None

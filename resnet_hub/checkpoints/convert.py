@@ -21,6 +21,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..evaluation import Metrics
 from ..files import encode, replacing
+from ..models import ResidualNet
 from ..weights.catalog import WEIGHTS
 from ..weights.fetch import fetch
 from . import layouts
@@ -110,9 +111,9 @@ def convert_checkpoint(
         _write_file(output, write_layout(state_dict, network, to or ''), layout)
         return Conversion(path=output, **common, assumptions=found.assumptions)
 
-    prove(network, state_dict)
+    model = prove(network, state_dict)
     facts = find_facts(found, known, dataset, mean, std, labels)
-    metrics = None if check is None else _measure(network, state_dict, facts, check)
+    metrics = None if check is None else _measure(model, facts, check)
     result = Conversion(
         path=output,
         **common,
@@ -167,7 +168,7 @@ def _from_hub(repo: str) -> Path:
     return ask(f'{_HUB}{repo}', fetch)
 
 
-def _measure(network: Network, state_dict: Mapping[str, Tensor], facts: Facts, folder: str | Path) -> Metrics:
+def _measure(model: ResidualNet, facts: Facts, folder: str | Path) -> Metrics:
     """Accuracy on the test images.
 
     Raises:
@@ -178,12 +179,10 @@ def _measure(network: Network, state_dict: Mapping[str, Tensor], facts: Facts, f
     from ..evaluation import evaluate
 
     if facts.dataset is None:
-        raise InputError(f'no data set of {network.num_classes} classes is known to check with: leave out --check')
+        raise InputError(f'no data set of {model.num_classes} classes is known to check with: leave out --check')
     images = load_images(facts.dataset, 'test', folder)
-    model = network.build(device='meta')
-    model.load_state_dict(dict(state_dict))
     metrics = evaluate(model, images, facts.mean, facts.std)  # type: ignore[arg-type]
-    chance = 100 / network.num_classes
+    chance = 100 / model.num_classes
     if metrics.top1 < min(3 * chance, (100 + chance) / 2):
         raise InputError(
             f'top-1 is {metrics.top1:.2f} % on {facts.dataset}, near the chance of {chance:.2f} %: the file is of '

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..models import ResidualNet
 from .network import Network
 from .read import read
 from .recognise import recognise
@@ -29,9 +30,11 @@ def native_state_dict(path: Path, architecture: str, model_args: Mapping[str, An
     return state_dict
 
 
-def prove(network: Network, state_dict: Mapping[str, Tensor]) -> None:
-    """Load strictly into the network, built without memory: every tensor has its place, and every place its tensor."""
-    network.build(device='meta').load_state_dict(dict(state_dict), strict=True)
+def prove(network: Network, state_dict: Mapping[str, Tensor]) -> ResidualNet:
+    """The network, strictly loaded: built without memory, so that every tensor has its place, every place its tensor."""
+    model = network.build(device='meta')
+    model.load_state_dict(dict(state_dict), strict=True)
+    return model
 
 
 def separate(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from .command import add_command
+from .output import print_json
 
 
 def add(commands: Any) -> None:
@@ -44,12 +44,8 @@ def _run(args: argparse.Namespace) -> None:
     options = {k: getattr(args, k) for k in ('dataset', 'mean', 'std', 'labels', 'key', 'check', 'force', 'to')}
     result = convert_checkpoint(args.source, args.output, **options)
     if args.json:
-        print(
-            json.dumps(
-                {**asdict(result), 'path': str(result.path), 'metrics': result.metrics and result.metrics.to_dict()},
-                indent=2,
-            )
-        )
+        metrics = result.metrics and result.metrics.to_dict()
+        print_json({**asdict(result), 'path': str(result.path), 'metrics': metrics})
         return
     print(f'{result.path}: {result.architecture}, {result.num_classes} classes, read as {result.layout}')
     for name, value in result.model_args.items():

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import InputError, ResnetHubError
 from .command import add_command, add_device
-from .output import print_rows
+from .output import print_json, print_rows
 
 
 def add(commands: Any) -> None:
@@ -82,7 +82,10 @@ def _run(args: argparse.Namespace) -> None:
                 title = f'{name} on {dataset} ({args.split}): top-1 {metrics.top1:.2f} %'
                 plot_confusion(metrics.confusion, classes, pictures[name], title)
         if is_first():
-            _print_evaluations(rows, args.json, args.per_class)
+            if args.json:
+                print_json(rows)
+            else:
+                _print_tables(rows, args.per_class)
 
 
 def _load_to_evaluate(name: str, dataset: str | None, device: str) -> tuple[Any, str]:
@@ -120,15 +123,10 @@ def _confusion_files(path: str, models: Sequence[str]) -> dict[str, Path]:
     raise InputError(f'--confusion takes FILE.png for one model, a folder for several, not {path}')
 
 
-def _print_evaluations(rows: Sequence[dict[str, Any]], as_json: bool, per_class: bool) -> None:
-    """All of it as JSON; as tables a line for each model and, where wanted, one for each of its classes."""
-    if as_json:
-        print_rows(rows, as_json)
-        return
-    print_rows([{k: v for k, v in row.items() if k not in ('per_class', 'confusion')} for row in rows], as_json)
+def _print_tables(rows: Sequence[dict[str, Any]], per_class: bool) -> None:
+    """A line for each model and, where wanted, one for each of its classes."""
+    print_rows([{k: v for k, v in row.items() if k not in ('per_class', 'confusion')} for row in rows])
     for row in rows if per_class else ():
         accuracy, counts = row['per_class'], map(sum, row['confusion'])
         print(f'\n{row["model"]}')
-        print_rows(
-            [{'class': c, 'images': n, 'accuracy': accuracy[c]} for c, n in zip(accuracy, counts, strict=True)], as_json
-        )
+        print_rows([{'class': c, 'images': n, 'accuracy': accuracy[c]} for c, n in zip(accuracy, counts, strict=True)])

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import InputError
 from .command import add_command
-from .output import print_rows
+from .output import print_json, print_rows
 
 
 def add(commands: Any) -> None:
@@ -50,7 +50,7 @@ def _run(args: argparse.Namespace) -> None:
                 rows.append({'weights': weights, 'dataset': w.dataset, **figures, **origin, **verified})
     if not rows:
         raise InputError(f'nothing is called {args.filter!r}; resnet-hub list shows all there is')
-    print_rows(rows, args.json)
+    (print_json if args.json else print_rows)(rows)
 
 
 def _verify(name: str) -> str:

@@ -20,11 +20,12 @@ _FORMATS = {
 }
 
 
-def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
-    """A table, text to the left and numbers to the right; or JSON."""
-    if as_json:
-        print(json.dumps(rows, indent=2))
-        return
+def print_json(content: Any) -> None:
+    print(json.dumps(content, indent=2))
+
+
+def print_rows(rows: Sequence[dict[str, Any]]) -> None:
+    """A table, text to the left and numbers to the right."""
     lines = [
         [*rows[0]],
         *(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import Any
 
 from ..errors import InputError
 from .command import add_command, add_device
+from .output import print_json
 
 
 def add(commands: Any) -> None:
@@ -51,7 +51,7 @@ def _run(args: argparse.Namespace) -> int:
             tqdm.write('\n'.join([str(prediction.path), *lines]), file=sys.stdout)
         answers.append(prediction)
     if args.json:
-        print(json.dumps([_answer(*prediction) for prediction in answers], indent=2))
+        print_json([_answer(*prediction) for prediction in answers])
     return 2 if failed else 0
 
 

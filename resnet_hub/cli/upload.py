@@ -52,8 +52,7 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     uploads = push_folders(args.folders, args.target, **options)
     print_rows(
-        [{'folder': str(u.folder), 'repository': u.repo_id, 'result': u.result, 'detail': u.detail} for u in uploads],
-        as_json=False,
+        [{'folder': str(u.folder), 'repository': u.repo_id, 'result': u.result, 'detail': u.detail} for u in uploads]
     )
     return int(any(upload.result == 'failed' for upload in uploads))
 
@@ -68,5 +67,5 @@ def _show_packages(repo_ids: dict[Any, str], args: argparse.Namespace) -> None:
         package = prepare(folder, repo_id, license=args.license, description=args.description)
         rows = [{'file': k, 'bytes': len(v), 'sha256': sha256(v).hexdigest()} for k, v in package.files.items()]
         print(f'{folder} to {repo_id}')
-        print_rows(rows, as_json=False)
+        print_rows(rows)
         print(f'\n{package.card}')
