@@ -14,6 +14,8 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from resnet_hub import InputError, Recipe, ResnetHubError, evaluate, train
 from resnet_hub.checkpoints.folder import make_config, write_folder
@@ -140,6 +142,23 @@ def test_bf16_and_cutout_and_smoothing_train_too(tiny_data, tmp_path):
         RECIPE, epochs=3, cutout=8, label_smoothing=0.1, drop_path_rate=0.1, padding='zeros', opt='adamw', lr=0.01
     )
     assert history(train(recipe, tmp_path, tiny_data[0], bf16=True))[-1]['holdout_top1'] > 50
+
+
+@pytest.mark.parametrize('bf16', [True, False])
+def test_bf16_is_computed_only_where_it_is_wanted(bf16, tiny_data):
+    """Muon's too, which timm computes in bf16: slow where the hardware has none."""
+
+    class Dtypes(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            seen.update(t.dtype for t in tree_leaves(out) if isinstance(t, torch.Tensor))
+            return out
+
+    seen = set()
+    trainer = Trainer(replace(RECIPE, opt='nmuon'), load_images('cifar10', 'train', tiny_data[0]), bf16=bf16)
+    with Dtypes():
+        trainer.train_epoch()
+    assert (torch.bfloat16 in seen) is bf16
 
 
 def test_every_field_trains(tiny_data, tmp_path):

@@ -54,7 +54,7 @@ def test_every_row(name):
         assert row.url.startswith(f'{row.publisher.page}/')
 
 
-@pytest.mark.parametrize('architecture', {name.partition('.')[0] for name in WEIGHTS})
+@pytest.mark.parametrize('architecture', dict.fromkeys(name.partition('.')[0] for name in WEIGHTS))
 def test_the_default_is_an_ordinary_net_for_cifar10(architecture):
     """So that create_model(name) is one network, with weights or without."""
     row = WEIGHTS[f'{architecture}.{tags(architecture)[0]}']
