@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,12 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 @contextmanager
-def _newton_schulz_in_float32() -> Iterator[None]:
-    """timm's Muon orthogonalises in bf16 and has no argument to change it: that is most of a step where bf16 is slow."""
+def _newton_schulz_in(dtype: torch.dtype) -> Iterator[None]:
+    """timm's Muon orthogonalises in bf16, whatever the hardware, and has no argument for another `dtype`."""
     from timm.optim import muon
 
     original = muon.zeropower_via_newtonschulz
-    muon.zeropower_via_newtonschulz = functools.partial(original, dtype=torch.float32)
+    muon.zeropower_via_newtonschulz = functools.partial(original, dtype=dtype)
     try:
         yield
     finally:
@@ -133,7 +133,7 @@ class Trainer:
             loss.backward()
             if self.recipe.clip_grad:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
-            with nullcontext() if self.bf16 else _newton_schulz_in_float32():
+            with _newton_schulz_in(torch.bfloat16 if self.bf16 else torch.float32):
                 self.optimizer.step()
             if self.ema:
                 self.ema.update(self.model, step)

@@ -43,9 +43,8 @@ def test_every_row(name):
     assert architecture in ARCHITECTURES and row.dataset in DATASETS
     assert tag == (row.dataset if name in OURS else f'{row.publisher.name}_{row.dataset}')
     assert (algorithm, len(digest)) in {('sha256', 64), ('sha256', 8), ('sha1', 40)} and int(digest, 16) >= 0
-    assert LOWEST[row.dataset] < row.top1 < 100 and all(
-        0 < value < 1 for triple in row.normalisation for value in triple
-    )
+    assert LOWEST[row.dataset] < row.top1 < 100
+    assert all(0 < value < 1 for triple in row.normalisation for value in triple)
     assert row.publisher.license and row.publisher.copyright
     if name in OURS:
         assert len(digest) == 64 and row.top5 and row.nll and row.seed is not None
