@@ -220,9 +220,9 @@ def test_safetensors_headers_that_lie(state: State, tmp_path: Path) -> None:
         'beyond': (with_header(json.dumps(beyond)), 'no intact safetensors'),
         'no JSON': (good[:9] + b'x' + good[10:], 'no intact safetensors'),
     }
-    for name, (data, message) in cases.items():
+    for data, message in cases.values():
         (tmp_path / 'net').write_bytes(data)
-        refused(tmp_path / 'net', tmp_path / 'out', message), name
+        refused(tmp_path / 'net', tmp_path / 'out', message)
 
 
 def test_a_zip_that_claims_too_much(tmp_path: Path) -> None:

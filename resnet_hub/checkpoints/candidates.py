@@ -38,14 +38,12 @@ def choose(tree: Any, key: str | None) -> tuple[Candidate, dict[str, str]]:
         chosen = [item for item in candidates if item.name == key]
         chosen = chosen or [item for item in candidates if f'.{item.name}.'.startswith(f'.{key}.')]
         if not chosen:
-            listed = ', '.join(repr(show(item.name)) for item in candidates[:9]) or 'none'
-            refuse(f'no network {key!r} in the file; give one of: {listed}')
+            refuse(f'no network {key!r} in the file; give one of: {_listed(candidates) or "none"}')
         candidates = chosen
     if not candidates:
         _refuse_unknown([name for _, mapping in mappings for name in mapping])
     if len(candidates) > 1:
-        listed = ', '.join(repr(show(item.name)) for item in candidates[:9])
-        refuse(f'the file holds {len(candidates)} networks, {listed}: choose one with --key')
+        refuse(f'the file holds {len(candidates)} networks, {_listed(candidates)}: choose one with --key')
     inside = {id(tensor) for tensor in candidates[0].tensors.values()}
     beside = {
         f'{path}.{name}'.lstrip('.'): 'outside of the network'
@@ -88,6 +86,10 @@ def _candidates(path: str, tensors: dict[str, Tensor]) -> list[Candidate]:
             own = {k: v for k, v in own.items() if k.startswith(prefix)}
         result.append(Candidate('.'.join(filter(None, (path, prefix.rstrip('.')))), prefix, own))
     return result
+
+
+def _listed(candidates: list[Candidate]) -> str:
+    return ', '.join(repr(show(item.name)) for item in candidates[:9])
 
 
 def _refuse_unknown(names: list[str]) -> NoReturn:
