@@ -16,7 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoints.folder import CONFIG_FILE, WEIGHTS_FILE, make_config, write_folder
+from .checkpoints.folder import (
+    CONFIG_FILE,
+    CURVES_FILE,
+    HISTORY_FILE,
+    RECIPE_FILE,
+    WEIGHTS_FILE,
+    make_config,
+    write_folder,
+)
 from .data import Augmentation, Images, find_dataset, load_images, resize, training_batches
 from .distributed import all_sum, choose_device, copy_from_first, first_goes_first, is_first, world_size
 from .errors import InputError, ResnetHubError
@@ -27,9 +35,6 @@ from .recipe import Recipe
 
 _logger = logging.getLogger(__name__)
 CHECKPOINT_FILE = 'checkpoint.pt'
-HISTORY_FILE = 'history.csv'
-CURVES_FILE = 'curves.png'
-RECIPE_FILE = 'recipe.toml'
 
 
 def has_fast_bf16(device: torch.device) -> bool:

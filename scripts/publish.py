@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 
 from resnet_hub import cli
-from resnet_hub.checkpoints.folder import WEIGHTS_FILE
+from resnet_hub.checkpoints.folder import EVALUATION_FILE, RECIPE_FILE, WEIGHTS_FILE
 from resnet_hub.errors import InputError, ResnetHubError
-from resnet_hub.hub.package import EVALUATION_FILE, RECIPE_FILE, prepare
+from resnet_hub.hub.package import prepare
 from resnet_hub.recipe import Recipe
 from resnet_hub.weights.catalog import OWNER, recipe_file, weights_file, weights_folder
 

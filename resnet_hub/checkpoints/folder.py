@@ -21,6 +21,11 @@ from ..models.timm_api import make_pretrained_cfg
 WEIGHTS_FILE = 'model.safetensors'
 CONFIG_FILE = 'config.json'
 CARD_FILE = 'README.md'
+#: what `resnet-hub evaluate local-dir:FOLDER --json` prints: a list of model, dataset, split, top1, top5, nll, images
+EVALUATION_FILE = 'evaluation.json'
+RECIPE_FILE = 'recipe.toml'
+HISTORY_FILE = 'history.csv'
+CURVES_FILE = 'curves.png'
 _MODEL_FILES = {WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, '.gitattributes'}
 
 

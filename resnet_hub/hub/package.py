@@ -13,15 +13,20 @@ from typing import Any
 import torch
 from huggingface_hub.utils import validate_repo_id
 
-from ..checkpoints.folder import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
+from ..checkpoints.folder import (
+    CARD_FILE,
+    CONFIG_FILE,
+    CURVES_FILE,
+    EVALUATION_FILE,
+    HISTORY_FILE,
+    RECIPE_FILE,
+    WEIGHTS_FILE,
+)
 from ..datasets import DATASETS
 from ..errors import InputError
 from ..models import ARCHITECTURES
-from ..training import CURVES_FILE, HISTORY_FILE, RECIPE_FILE
 from .card import MARK, METRICS, check_card, make_card
 
-#: what `resnet-hub evaluate local-dir:FOLDER --json` prints: a list of model, dataset, split, top1, top5, nll, images
-EVALUATION_FILE = 'evaluation.json'
 #: copied from the folder if they are there
 _EXTRAS = (RECIPE_FILE, HISTORY_FILE, CURVES_FILE)
 OWN_FILES = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, EVALUATION_FILE, *_EXTRAS)
