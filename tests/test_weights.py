@@ -16,13 +16,15 @@ import pytest
 import timm
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
+from resnet_hub.checkpoints.recognise import recognise
 from resnet_hub.data import load_images
 from resnet_hub.datasets import DATASETS
 from resnet_hub.errors import ResnetHubError
 from resnet_hub.evaluation import evaluate
 from resnet_hub.hub.package import prepare
-from resnet_hub.models import ARCHITECTURES
+from resnet_hub.models import ARCHITECTURES, PreActResNet
 from resnet_hub.recipe import Recipe
 from resnet_hub.weights import catalog
 from resnet_hub.weights.catalog import OWNER, RESNET_HUB, WEIGHTS, Weights, recipe_file, tags
@@ -113,6 +115,16 @@ def test_our_file_is_the_one_that_was_measured(name):
     recipe = Recipe.from_file(recipe_file(name))
     assert recipe.holdout == 0 and recipe.seed == WEIGHTS[name].seed
     assert f'{recipe.model}.{recipe.dataset}' == name
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_their_statistics_testify_to_what_they_are(name):
+    """Trained networks are recognised from their tensors; a projection of V2 reads what it was trained to read."""
+    architecture = ARCHITECTURES[name.partition('.')[0]]
+    found = recognise(load_file(find(name)))
+    assert (found.network.cls, found.network.layers) == (architecture[0], architecture[1].layers)
+    said = ' '.join(found.assumptions)
+    assert ('projections read the activated input, as the norms' in said) == (architecture[0] is PreActResNet), said
 
 
 @pytest.mark.parametrize('name', OURS)
