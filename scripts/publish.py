@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from resnet_hub import cli
-from resnet_hub.checkpoints.folder import EVALUATION_FILE, RECIPE_FILE, WEIGHTS_FILE
+from resnet_hub.checkpoints.folder import CONFIG_FILE, EVALUATION_FILE, RECIPE_FILE, WEIGHTS_FILE
 from resnet_hub.errors import InputError, ResnetHubError
 from resnet_hub.hub.package import prepare
 from resnet_hub.recipe import Recipe
@@ -46,7 +46,7 @@ def publish(run: Path, data: str | None) -> str:
         print(path)
     (result,) = json.loads(files[EVALUATION_FILE])
     figures = f'{result["top1"]:.2f} {result["top5"]:.2f} {result["nll"]:.4f}'
-    digest = json.loads(files['config.json'])['sha256']
+    digest = json.loads(files[CONFIG_FILE])['sha256']
     return f'    {name} {figures} {recipe.seed} {"package" if small else "clone"} {digest}'
 
 

@@ -120,11 +120,11 @@ def test_our_file_is_the_one_that_was_measured(name):
 @pytest.mark.parametrize('name', OURS)
 def test_their_statistics_testify_to_what_they_are(name):
     """Trained networks are recognised from their tensors; a projection of V2 reads what it was trained to read."""
-    architecture = ARCHITECTURES[name.partition('.')[0]]
+    cls, architecture = ARCHITECTURES[name.partition('.')[0]]
     found = recognise(load_file(find(name)))
-    assert (found.network.cls, found.network.layers) == (architecture[0], architecture[1].layers)
+    assert (found.network.cls, found.network.layers) == (cls, architecture.layers)
     said = ' '.join(found.assumptions)
-    assert ('projections read the activated input, as the norms' in said) == (architecture[0] is PreActResNet), said
+    assert ('projections read the activated input, as the norms' in said) == (cls is PreActResNet), said
 
 
 @pytest.mark.parametrize('name', OURS)

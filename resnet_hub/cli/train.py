@@ -66,9 +66,10 @@ def _run(args: argparse.Namespace) -> None:
 
 def _recipe_path(args: argparse.Namespace) -> Path | None:
     """A file, or one of the recipes that come with the package; a run that is resumed has its own."""
+    from ..checkpoints.folder import RECIPE_FILE
     from ..weights.catalog import recipe_file
 
     if not args.recipe:
-        return Path(args.output) / 'recipe.toml' if args.resume else None
+        return Path(args.output) / RECIPE_FILE if args.resume else None
     named = recipe_file(args.recipe)
     return named if named.is_file() else Path(args.recipe)
