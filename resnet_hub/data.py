@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,13 +50,14 @@ def load_images(name: str, split: str, folder: str | Path | None = None) -> Imag
     """Read a split, decoding every image once.
 
     Args:
-        name: data set ('cifar10', 'cifar100').
+        name: data set ('cifar10', 'cifar100', 'svhn').
         split: 'train' or 'test'.
         folder: holds {split}-*.parquet in the schema of the Hub's data set, directly, in a folder `name`, or below;
             None fetches them from the Hub.
 
     Raises:
-        InputError: no such files, or they are of another data set.
+        InputError: no such files, or they are damaged or of another data set.
+        ResnetHubError: the Hub cannot be reached.
         MissingExtraError: pyarrow is not installed.
     """
     try:
@@ -70,16 +73,23 @@ def load_images(name: str, split: str, folder: str | Path | None = None) -> Imag
     pixels, labels = [], []
     with tqdm(desc=f'{name} {split}', unit=' images', leave=False, delay=1, disable=None) as bar:
         for file in files:
-            columns = pq.read_schema(file).names
-            if dataset.image not in columns or dataset.label not in columns:
-                raise InputError(
-                    f'{file} is not {name}: its columns are {", ".join(columns)}, not {dataset.image}, {dataset.label}'
-                )
-            for batch in pq.ParquetFile(file).iter_batches(1024, columns=[dataset.image, dataset.label]):
-                encoded = batch.column(0).field('bytes').to_pylist()
-                pixels += [np.asarray(Image.open(io.BytesIO(item)).convert('RGB')) for item in encoded]
-                labels += batch.column(1).to_pylist()
-                bar.update(len(encoded))
+            try:
+                columns = pq.read_schema(file).names
+                if dataset.image not in columns or dataset.label not in columns:
+                    shown = f'{", ".join(columns)}, not {dataset.image}, {dataset.label}'
+                    raise InputError(f'{file} is not {name}: its columns are {shown}')
+                for batch in pq.ParquetFile(file).iter_batches(1024, columns=[dataset.image, dataset.label]):
+                    encoded = batch.column(0).field('bytes').to_pylist()
+                    pixels += [np.asarray(Image.open(io.BytesIO(item)).convert('RGB')) for item in encoded]
+                    labels += batch.column(1).to_pylist()
+                    bar.update(len(encoded))
+            except InputError:
+                raise
+            except (OSError, ValueError, KeyError) as error:  # of pyarrow and Pillow, where bytes are damaged
+                reason = ' '.join(str(error).split())
+                raise InputError(f'{file} cannot be read ({reason}): download it again (`git lfs pull`?)') from None
+    if not labels:
+        raise InputError(f'{files[0].parent} holds no images: download it again')
     images = Images(torch.from_numpy(np.stack(pixels)), torch.tensor(labels))
     if not 0 <= int(images.labels.min()) <= int(images.labels.max()) < len(dataset.classes):
         raise InputError(f'{files[0].parent}: labels outside 0 … {len(dataset.classes) - 1}; this is not {name}')
@@ -91,8 +101,10 @@ def _parquet_files(name: str, dataset: Dataset, split: str, folder: str | Path |
     if folder is None:
         from huggingface_hub import snapshot_download
 
-        allowed = f'{dataset.folder}/{pattern}'
-        return sorted(Path(snapshot_download(dataset.repo, repo_type='dataset', allow_patterns=allowed)).glob(allowed))
+        from .hub.client import ask
+
+        wanted: Any = {'repo_type': 'dataset', 'allow_patterns': f'{dataset.folder}/{pattern}'}
+        folder = ask(dataset.repo, lambda: snapshot_download(dataset.repo, **wanted))  # --data, where it is elsewhere
     folder = Path(folder)
     for files in (sorted(folder.glob(pattern)), sorted((folder / name).rglob(pattern)), sorted(folder.rglob(pattern))):
         if files:
@@ -104,9 +116,24 @@ def _parquet_files(name: str, dataset: Dataset, split: str, folder: str | Path |
 
 def normalise(pixels: Tensor, mean: Triple, std: Triple) -> Tensor:
     """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in channels_last order: (x / 255 - mean) / std."""
-    scale = torch.tensor(std, device=pixels.device) * 255
-    shift = torch.tensor(mean, device=pixels.device) * 255
+    shift, scale = (_in_pixels(tuple(values), pixels.device) for values in (mean, std))
     return ((pixels.float() - shift) / scale).permute(0, 3, 1, 2)
+
+
+@functools.cache
+def _in_pixels(values: Triple, device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device) * 255
+
+
+def _send(tensor: Tensor, device: torch.device) -> Tensor:
+    """To a device without waiting for what it has to do before; a plain copy to a GPU would."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' else tensor.to(device)
+
+
+@functools.lru_cache(1)
+def _mirrored_first(count: int, seed: int) -> Tensor:
+    """Which of `count` images are mirrored in the first epoch, bool; one draw for a whole run."""
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed)) < 0.5
 
 
 FLIPS = ('random', 'alternating', 'none')
@@ -136,15 +163,14 @@ class Augmentation:
         shift = torch.randint(-self.crop, self.crop + 1, (2, count, 1), generator=generator)
         mirrored = torch.rand(count, 1, generator=generator) < (0.5 if self.flip == 'random' else 0)
         if self.flip == 'alternating':
-            first = torch.rand(len(pixels), generator=torch.Generator().manual_seed(seed)) < 0.5
-            mirrored = (first[index] ^ (epoch % 2 == 1))[:, None]
+            mirrored = (_mirrored_first(len(pixels), seed)[index] ^ (epoch % 2 == 1))[:, None]
         rows = torch.arange(height) + shift[0]
         columns = torch.arange(width) + shift[1]
         columns = torch.where(mirrored, width - 1 - columns, columns)
+        index, rows, columns = (_send(t, pixels.device) for t in (index, rows, columns))
         inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
         rows = (height - 1) - ((height - 1) - rows.abs()).abs()
         columns = (width - 1) - ((width - 1) - columns.abs()).abs()
-        index, rows, columns, inside = (t.to(pixels.device) for t in (index, rows, columns, inside))
         out = pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]]
         return out if self.padding == 'reflect' else out * inside[..., None]
 
@@ -156,9 +182,8 @@ class Augmentation:
         size = torch.tensor([height, width])[:, None, None]
         start = (torch.rand(2, len(x), 1, generator=generator) * size).long() - self.cutout // 2
         row, column = torch.arange(height) - start[0], torch.arange(width) - start[1]
-        rows, columns = ((t >= 0) & (t < self.cutout) for t in (row, column))
-        hole = rows[:, None, :, None] & columns[:, None, None, :]
-        return x.masked_fill(hole.to(x.device), 0)
+        rows, columns = (_send((t >= 0) & (t < self.cutout), x.device) for t in (row, column))
+        return x.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
 
 
 def resize(x: Tensor, size: int | None) -> Tensor:
@@ -190,4 +215,4 @@ def training_batches(
             return
         x = normalise(augmentation.crops(images.pixels, index, generator, epoch, seed), mean, std)
         x = augmentation.cut_out(x, generator)[share]
-        yield x, images.labels[index[share].to(images.labels.device)]
+        yield x, images.labels[_send(index[share], images.labels.device)]

@@ -6,12 +6,15 @@ import gc
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from .errors import InputError
+
+_LONGEST_WAIT = timedelta(hours=1)  #: of processes for each other, while the first one downloads; nccl has ten minutes
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -25,11 +28,21 @@ def choose_device(name: str | None = None) -> torch.device:
     except RuntimeError:
         raise InputError(f'unknown device {name!r}: use cpu, cuda, cuda:1, …') from None
     if device.type != 'cuda':
+        _check(device)
         return device
     index = int(os.environ.get('LOCAL_RANK', 0)) if device.index is None else device.index
     if index >= torch.cuda.device_count():
         raise InputError(f'cuda:{index} is not there: this machine has {torch.cuda.device_count()} GPUs (--device cpu)')
     return torch.device('cuda', index)
+
+
+def _check(device: torch.device) -> None:
+    try:
+        if torch.ones(1, device=device).item() == 1:
+            return
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError):  # as each backend puts it
+        pass
+    raise InputError(f'this machine cannot compute on {device}: use another --device')
 
 
 @contextmanager
@@ -49,7 +62,8 @@ def process_group(device: str | None = None) -> Iterator[torch.device]:
     on_gpu = chosen.type == 'cuda'
     if on_gpu:
         torch.cuda.set_device(chosen)
-    dist.init_process_group('nccl' if on_gpu else 'gloo', device_id=chosen if on_gpu else None)
+    backend, device_id = ('nccl', chosen) if on_gpu else ('gloo', None)
+    dist.init_process_group(backend, timeout=_LONGEST_WAIT, device_id=device_id)
     yield chosen
     # Gloo's threads end with the group, and one that frees gradients after the interpreter's end aborts the process.
     # A trainer keeps the group; a compiled one is freed by the collector alone.

@@ -133,7 +133,7 @@ def evaluate(
 
     parts = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)][rank() :: world_size()]
     passes = []
-    with _ieee_convolutions():
+    with ieee_convolutions():
         classes = forward(slice(1))[0].shape[1]  # all processes know it, also one without a batch
         _check_labels(images.labels, classes)
         logits = torch.zeros(len(images), classes, device=device)
@@ -178,7 +178,7 @@ def _speed(passes: Sequence[tuple[int, float]]) -> float:
 
 
 @contextmanager
-def _ieee_convolutions() -> Iterator[None]:
+def ieee_convolutions() -> Iterator[None]:
     """No TF32, which PyTorch's default allows on GPUs: its 10 bits of mantissa change predictions as float16's do."""
     convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before, convolutions.fp32_precision = convolutions.fp32_precision, 'ieee'

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .datasets import Dataset
+from .datasets import DATASETS, Dataset
 from .errors import InputError
 from .recipe import Recipe
 
@@ -23,6 +23,11 @@ class Teacher:
         cfg: Any = self.model.pretrained_cfg
         if cfg['num_classes'] != len(dataset.classes):
             raise InputError(f'the teacher {name} knows {cfg["num_classes"]} classes, not {len(dataset.classes)}')
+        taught = tuple(cfg.get('label_names') or ())
+        if any(taught == other.classes for other in DATASETS.values() if other is not dataset):
+            raise InputError(
+                f'the teacher {name} knows {", ".join(taught[:3])} …, not {", ".join(dataset.classes[:3])} …'
+            )
         ours, theirs = (
             torch.tensor(t, device=device).reshape(2, 3, 1, 1)
             for t in ((dataset.mean, dataset.std), (cfg['mean'], cfg['std']))

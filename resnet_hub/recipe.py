@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from dataclasses import asdict, dataclass, field, fields
@@ -25,11 +26,13 @@ def _option(default: Any, help: str) -> Any:
 class Recipe:
     """The fields of a recipe file (TOML) and the options of `resnet-hub train`, with their defaults."""
 
-    model: str = _option('cifar_resnet20', 'any model that timm can create')
+    model: str = _option('cifar_resnet20', 'an architecture of resnet-hub list')
     dataset: str = _option('cifar10', 'cifar10, cifar100 or svhn')
     epochs: int = _option(40, 'passes over the training images')
     batch_size: int = _option(128, 'images a step')
-    image_sizes: str = _option('', "'16:8 24:4': 8 epochs at 16×16 pixels, 4 at 24×24, the rest at full size")
+    image_sizes: str = _option(
+        '', "'16:8 24:4': 8 epochs at 16×16 pixels, 4 at 24×24, the rest at full size, one at least"
+    )
     opt: str = _option('sgd', "any of timm's optimisers; sgd has Nesterov momentum")
     lr: float = _option(0.2, 'peak learning rate')
     momentum: float = _option(0.9, 'of the optimiser')
@@ -66,11 +69,17 @@ class Recipe:
             'temperature must be above 0': self.temperature > 0,
             "image_sizes must be as '16:8 24:4', sides from 8 and epochs": _SIZES.fullmatch(self.image_sizes),
             'clip_grad, mixup and cutmix must not be negative': min(self.clip_grad, self.mixup, self.cutmix) >= 0,
-            'crop, cutout and holdout must not be negative': min(self.crop, self.cutout, self.holdout) >= 0,
+            'crop must be from 0 to 31': 0 <= self.crop < 32,
+            'cutout and holdout must not be negative': min(self.cutout, self.holdout) >= 0,
+            'momentum must be from 0 to below 1': 0 <= self.momentum < 1,
+            'weight_decay must not be negative': self.weight_decay >= 0,
+            'numbers must be finite': all(math.isfinite(v) for v in vars(self).values() if isinstance(v, float)),
         }
         for rule, holds in checks.items():
             if not holds:
                 raise InputError(f'{rule}: {self.to_toml().replace(chr(10), "; ")}')
+        if self.image_size(self.epochs - 1):
+            raise InputError(f'image_sizes {self.image_sizes!r} must leave an epoch of {self.epochs} at full size')
 
     def image_size(self, epoch: int) -> int | None:
         """Side of the images in an epoch, counted from 0; None: as they are."""

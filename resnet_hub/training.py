@@ -30,7 +30,9 @@ from .distributed import all_sum, choose_device, copy_from_first, first_goes_fir
 from .errors import InputError, ResnetHubError
 from .evaluation import evaluate
 from .files import halve, remove_leftovers, replacing
+from .models import ARCHITECTURES
 from .objective import Objective, Teacher
+from .optimization import check_compiler
 from .recipe import Recipe
 
 _logger = logging.getLogger(__name__)
@@ -77,7 +79,6 @@ class Trainer:
         bf16: bool | None = None,
     ) -> None:
         import timm
-        from timm.optim import create_optimizer_v2
         from timm.scheduler import create_scheduler_v2
         from timm.utils import ModelEmaV3
 
@@ -103,9 +104,7 @@ class Trainer:
             )
         self.mix = _make_mix(recipe, len(self.dataset.classes))
         self.objective = Objective(recipe, teacher)
-        self.optimizer = create_optimizer_v2(
-            self.model, recipe.opt, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-        )
+        self.optimizer = _make_optimizer(self.model, recipe)
         self.scheduler = create_scheduler_v2(
             self.optimizer,
             'cosine',
@@ -134,12 +133,12 @@ class Trainer:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 logits = self.forward(resize(x, size))
                 loss = self.objective(logits.float(), y, x)  # a teacher sees images of the size that it learnt from
-            self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if self.recipe.clip_grad:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
             with _newton_schulz_in(torch.bfloat16 if self.bf16 else torch.float32):
                 self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)  # CUDA graphs want none left when the next batch begins
             if self.ema:
                 self.ema.update(self.model, step)
             losses.append(loss.detach())
@@ -164,7 +163,9 @@ class Trainer:
             'ema': self.ema.module.state_dict() if self.ema else None,
             'optimizer': self.optimizer.state_dict(),
             'history': self.history,
+            'bf16': self.bf16,
             'rng': torch.get_rng_state(),
+            'gpu_rng': torch.cuda.get_rng_state(self.device) if self.device.type == 'cuda' else None,
         }
         with replacing(path) as temporary:
             torch.save(state, temporary)
@@ -173,18 +174,32 @@ class Trainer:
         """Go on where `save` left off.
 
         Raises:
-            InputError: it is of another recipe.
+            InputError: it is of another recipe, or was trained in another precision.
         """
         state = torch.load(path, map_location='cpu', weights_only=True)
         changed = [k for k, v in asdict(self.recipe).items() if state['recipe'].get(k) != v]
         if changed:
             raise InputError(f'{path} was trained with another {", ".join(changed)}: resume with its own recipe.toml')
+        if state.get('bf16', self.bf16) != self.bf16:
+            raise InputError(
+                f'{path} was trained with {"--no-bf16" if self.bf16 else "--bf16"}: resume with that option'
+            )
         self.model.load_state_dict(state['model'])
         if self.ema:
             self.ema.module.load_state_dict(state['ema'])
         self.optimizer.load_state_dict(state['optimizer'])
         self.history = state['history']
         torch.set_rng_state(state['rng'])
+        if state.get('gpu_rng') is not None and self.device.type == 'cuda':
+            torch.cuda.set_rng_state(state['gpu_rng'], self.device)
+
+
+def _make_optimizer(model: nn.Module, recipe: Recipe) -> Any:
+    from timm.optim import create_optimizer_v2
+
+    return create_optimizer_v2(
+        model, recipe.opt, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
 
 
 def make_augmentation(recipe: Recipe) -> Augmentation:
@@ -219,18 +234,21 @@ def train(
         recipe: what to train, on what, how.
         output: folder, created.
         data: folder with the parquet files, see `load_images`; None fetches them from the Hub.
-        resume: go on from checkpoint.pt; on one machine the result is that of an unbroken run, bit for bit.
+        resume: go on from checkpoint.pt; on a CPU the result is that of an unbroken run, bit for bit.
         device: 'cuda', 'cpu', …; None takes a GPU where there is one.
         compile: torch.compile the network (faster steps, a minute more at the start).
         bf16: bf16 autocast, and Muon's arithmetic in bf16; None: where the hardware has it.
 
     Raises:
         InputError: an unusable recipe or data; a run that exists and is not resumed.
-        ResnetHubError: the loss is not finite.
+        ResnetHubError: the loss is not finite; or torch.compile does not work here.
     """
     output = Path(output)
     _check(recipe, output, resume)
     where = choose_device(device)
+    if compile:
+        check_compiler(where)
+    torch.backends.cudnn.benchmark = True  # all batches of an epoch have the same shape
     with first_goes_first():
         teacher = Teacher(recipe.teacher, where, find_dataset(recipe.dataset)) if recipe.teacher else None
         images = load_images(recipe.dataset, 'train', data)
@@ -301,19 +319,28 @@ def _finish(trainer: Trainer, output: Path) -> Path:
 
 def _check(recipe: Recipe, output: Path, resume: bool) -> None:
     """What can be refused before any image is read."""
-    import timm
-    from timm.optim import list_optimizers
-
     find_dataset(recipe.dataset)
     make_augmentation(recipe)
-    if not timm.is_model(recipe.model):
-        raise InputError(f'unknown model {recipe.model!r}: resnet-hub list shows ours, timm.list_models() all')
-    if recipe.opt not in list_optimizers():
-        raise InputError(f'unknown optimiser {recipe.opt!r}: timm.optim.list_optimizers() shows them')
+    if recipe.model not in ARCHITECTURES:
+        raise InputError(f'unknown architecture {recipe.model!r}: resnet-hub list shows those there are')
+    _check_optimizer(recipe)
     if (output / CHECKPOINT_FILE).exists() and not resume:
         raise InputError(f'{output} holds a run already: --resume goes on with it, another -o starts afresh')
     if resume and not (output / CHECKPOINT_FILE).exists():
         raise InputError(f'nothing to resume: {output / CHECKPOINT_FILE} does not exist; leave out --resume to start')
+
+
+def _check_optimizer(recipe: Recipe) -> None:
+    from timm.optim import list_optimizers
+
+    if recipe.opt not in list_optimizers():
+        raise InputError(f'unknown optimiser {recipe.opt!r}: timm.optim.list_optimizers() shows them')
+    try:
+        optimizer = _make_optimizer(nn.Linear(1, 1), recipe)
+    except Exception as error:  # values that it does not take, packages that are not there
+        raise InputError(f'the optimiser {recipe.opt} refuses the recipe: {" ".join(str(error).split())}') from None
+    if getattr(optimizer, 'is_second_order', False):
+        raise InputError(f'the optimiser {recipe.opt} needs second derivatives, which are not computed: use another')
 
 
 def _show(history: list[dict[str, float]], output: Path) -> None:

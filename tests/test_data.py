@@ -1,12 +1,14 @@
 """Reading images, and what augmentation does to them."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from resnet_hub.data import Augmentation, Images, load_images, normalise, resize, training_batches
 from resnet_hub.datasets import DATASETS
-from resnet_hub.errors import InputError
+from resnet_hub.errors import InputError, ResnetHubError
 
 MEAN, STD = DATASETS['cifar10'].mean, DATASETS['cifar10'].std
 
@@ -89,6 +91,26 @@ def test_cutout_is_a_square_that_may_leave_the_image():
     for image in (out == 0)[:20, 0]:
         rows, columns = image.any(1).nonzero()[:, 0], image.any(0).nonzero()[:, 0]
         assert image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+
+
+def test_damaged_files(tiny_data, tmp_path, monkeypatch):
+    good = next(tiny_data[0].rglob('test-*.parquet'))
+    pq.write_table(pq.read_table(good).slice(0, 0), tmp_path / 'none.parquet')
+    broken = pa.table({'img': [{'bytes': b'no image', 'path': None}], 'label': [0]})
+    pq.write_table(broken, tmp_path / 'broken.parquet')
+    for data, message in (
+        (b'version https://git-lfs.github.com/spec/v1\noid sha256:0', r'test-0\.parquet cannot be read .*git lfs pull'),
+        (good.read_bytes()[:500], r'test-0\.parquet cannot be read'),
+        ((tmp_path / 'broken.parquet').read_bytes(), r'test-0\.parquet cannot be read .*identify image'),
+        ((tmp_path / 'none.parquet').read_bytes(), 'holds no images'),
+    ):
+        (tmp_path / 'test-0.parquet').write_bytes(data)
+        with pytest.raises(InputError, match=message) as caught:
+            load_images('cifar10', 'test', tmp_path)
+        assert '\n' not in str(caught.value)
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+    with pytest.raises(ResnetHubError, match=r'uoft-cs/cifar10: .*HF_HUB_OFFLINE'):
+        load_images('cifar10', 'test')
 
 
 def test_padding_is_checked():

@@ -110,6 +110,9 @@ def test_a_run_is_neither_overwritten_nor_invented(finished, tiny_data, tmp_path
         train(RECIPE, tmp_path, tiny_data[0], resume=True)
     with pytest.raises(InputError, match=r'was trained with another lr, seed'):
         train(replace(RECIPE, lr=1.0, seed=7), finished, tiny_data[0], resume=True)
+    bf16 = torch.load(finished / 'checkpoint.pt', weights_only=True)['bf16']
+    with pytest.raises(InputError, match=f'was trained with --{"" if bf16 else "no-"}bf16: resume with that option'):
+        train(RECIPE, finished, tiny_data[0], resume=True, bf16=not bf16)
 
 
 def test_a_loss_that_is_not_finite_stops(tiny_data, tmp_path):
@@ -121,7 +124,7 @@ def test_a_loss_that_is_not_finite_stops(tiny_data, tmp_path):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'model': 'resnet_of_nowhere'}, "unknown model 'resnet_of_nowhere'"),
+        ({'model': 'resnet18'}, "unknown architecture 'resnet18'"),
         ({'holdout': 320}, 'holdout must be below 320'),
         ({'batch_size': 300}, 'batch_size must be at most 256'),
         ({'opt': 'gradient_ascent'}, "unknown optimiser 'gradient_ascent'"),
@@ -208,6 +211,8 @@ def test_a_teacher_sees_images_in_its_own_normalisation(tiny_data, tmp_path):
     torch.testing.assert_close(teacher(normalise(pixels, ours.mean, ours.std)), expected, rtol=1e-4, atol=1e-4)
     with pytest.raises(InputError, match='knows 10 classes, not 100'):
         Teacher(f'local-dir:{folder}', torch.device('cpu'), DATASETS['cifar100'])
+    with pytest.raises(InputError, match='knows airplane, automobile, bird …, not 0, 1, 2'):
+        Teacher(f'local-dir:{folder}', torch.device('cpu'), DATASETS['svhn'])
 
 
 def test_a_teacher_sees_whole_images_where_the_student_sees_small_ones(tiny_data):

@@ -37,14 +37,8 @@ def add(commands: Any) -> None:
     options = command.add_argument_group('recipe', 'each of these wins over the recipe file')
     for field in fields(Recipe):
         kind: Any = type(field.default)
-        how = (
-            {'action': argparse.BooleanOptionalAction}
-            if kind is bool
-            else {'type': kind, 'metavar': kind.__name__.upper()}
-        )
-        options.add_argument(
-            f'--{field.name.replace("_", "-")}', help=f'{field.metadata["help"]} ({field.default})', **how
-        )
+        name, help = f'--{field.name.replace("_", "-")}', f'{field.metadata["help"]} ({field.default})'
+        options.add_argument(name, type=kind, metavar=kind.__name__.upper(), help=help)
 
 
 def _run(args: argparse.Namespace) -> None:
