@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,14 +19,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends, and vanishes if the block fails."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
-    os.close(handle)
+    temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}')
+    temporary.touch(exist_ok=False)
+    mode = temporary.stat().st_mode  # as the umask has it
     try:
-        yield Path(name)
-        Path(name).chmod(0o666 & ~_umask())  # mkstemp's files are for their owner alone
-        Path(name).replace(path)
+        yield temporary
+        temporary.chmod(mode)  # safetensors puts a file of its own there, for the owner alone
+        temporary.replace(path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(path: str | Path) -> None:
@@ -35,12 +35,6 @@ def remove_leftovers(path: str | Path) -> None:
     path = Path(path)
     for leftover in path.parent.glob(f'.{path.name}.????????'):
         leftover.unlink()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def digest(path: str | Path) -> str:

@@ -156,7 +156,7 @@ def peers_of(name: str, ours: nn.Module) -> dict[str, nn.Module]:
     """The networks that compute what `ours` does, with its weights, in evaluation mode."""
     nets = {who: peer.build(name).eval() for who, peer in PEERS.items() if name in peer.names}
     for who, net in nets.items():
-        net.load_state_dict(rename(ours.state_dict(), LAYOUTS[PEERS[who].layout], type(ours).__name__))
+        net.load_state_dict(rename(ours.state_dict(), LAYOUTS[PEERS[who].layout]))
     return nets
 
 

@@ -21,6 +21,8 @@ from resnet_hub.checkpoints import witness
 from resnet_hub.checkpoints.convert import write_layout
 from resnet_hub.checkpoints.layouts import LAYOUTS, cannot_hold
 from resnet_hub.checkpoints.recognise import recognise
+from resnet_hub.datasets import DATASETS
+from resnet_hub.hub.package import prepare
 from resnet_hub.models import CifarResNet, PreActResNet
 from resnet_hub.weights.catalog import WEIGHTS
 
@@ -144,11 +146,23 @@ def test_every_layout_computes_what_the_equations_say(layout, tmp_path):
 
 def test_sources_besides_files(checkpoint, tmp_path):
     url = checkpoint.as_uri()
-    assert convert_checkpoint(url, tmp_path / 'a', dataset='cifar10').source == url
+    assert convert_checkpoint(url, tmp_path / 'a', dataset='cifar10').source == 'net.pth'
     with pytest.raises(InputError, match=r'cannot download .*check the address'):
         convert_checkpoint(url + 'x', tmp_path / 'b')
     with pytest.raises(InputError, match='cannot download'):
         convert_checkpoint('http://127.0.0.1:9/net.pth', tmp_path / 'b')
+    with pytest.raises(InputError, match='cannot download'):
+        convert_checkpoint('http://127.0.0.1:9/my net.pth', tmp_path / 'b')
+
+
+def test_what_is_published_holds_no_password_and_no_folder(checkpoint, hub, server, tmp_path):  # noqa: F811
+    hub.plant('me/net', {'net.pth': checkpoint.read_bytes()})
+    address = f'{server.url}/me/net/resolve/main/net.pth'
+    for source in (f'{address}?signature=secret#secret', checkpoint, str(checkpoint)):
+        convert_checkpoint(source, tmp_path / 'out', dataset='cifar10', force=True)
+        config, readme = ((tmp_path / 'out' / name).read_text() for name in ('config.json', 'README.md'))
+        assert json.loads(config)['source']['name'] in (address, 'net.pth')
+        assert 'secret' not in config + readme and str(tmp_path) not in config + readme
 
 
 def test_a_repository_on_the_hub(checkpoint, hub, clients, tmp_path):  # noqa: F811
@@ -158,7 +172,10 @@ def test_a_repository_on_the_hub(checkpoint, hub, clients, tmp_path):  # noqa: F
     hub.fail(503, 'GET /cdn/')
     done = clients.command('convert', 'hf-hub:me/net', '-o', tmp_path / 'a', '--dataset', 'cifar10')
     assert done.code == 0 and f'{tmp_path / "a"}: cifar_resnet8, 10 classes' in done.out, done
+    first = hub.head('me/net')
     hub.plant('me/net', {'other.pth': data})
+    done = clients.command('convert', f'hf-hub:me/net@{first}', '-o', tmp_path / 'first', '--dataset', 'cifar10')
+    assert done.code == 0, done
     refused = {
         'me/net': (2, r'hf-hub:me/net must hold one checkpoint \(it has .*other\.pth.*\): give the URL of the file'),
         'me/none': (1, r'hf-hub:me/none: no such repository, or a private one'),
@@ -168,6 +185,25 @@ def test_a_repository_on_the_hub(checkpoint, hub, clients, tmp_path):  # noqa: F
         done = clients.command('convert', f'hf-hub:{repo}', '-o', tmp_path / 'b')
         assert done.code == code and re.search(message, done.err) and len(done.err.splitlines()) == 1, done
     assert not (tmp_path / 'b').exists()
+
+
+def test_config_json_beside_a_pickle_says_what_it_knows(checkpoint, hub, clients, tmp_path):  # noqa: F811
+    """As timm's own export writes both: constants and names come along, and an option still wins."""
+    cfg = {'mean': [0.4] * 3, 'std': [0.3] * 3}
+    config = {'architecture': 'cifar_resnet8', 'label_names': [*'abcdefghij'], 'pretrained_cfg': cfg}
+    data = checkpoint.read_bytes()
+    hub.plant('me/net', {'pytorch_model.bin': data, 'config.json': json.dumps(config).encode()})
+    hub.plant('me/bert', {'pytorch_model.bin': data, 'config.json': b'{"model_type": "bert"}'})
+    for repo, options, mean, names in (
+        ('me/net', [], 0.4, [*'abcdefghij']),
+        ('me/net', ['--mean', 0.5, 0.5, 0.5, '--std', 0.2, 0.2, 0.2], 0.5, [*'abcdefghij']),
+        ('me/net', ['--dataset', 'svhn'], DATASETS['svhn'].mean[0], [*'0123456789']),
+        ('me/bert', [], DATASETS['cifar10'].mean[0], list(DATASETS['cifar10'].classes)),
+    ):
+        done = clients.command('convert', f'hf-hub:{repo}', '-o', tmp_path / 'out', '--json', '--force', *options)
+        assert done.code == 0, done
+        result = json.loads(done.out)
+        assert result['mean'][0] == mean and result['label_names'] == names
 
 
 def test_options_that_do_not_fit(checkpoint, tmp_path):
@@ -183,6 +219,10 @@ def test_options_that_do_not_fit(checkpoint, tmp_path):
         ({'labels': tmp_path / 'none.txt'}, 'cannot read the labels'),
         ({'key': 'ema'}, "no network 'ema'"),
         ({'check': tmp_path}, 'no test-'),
+        (
+            {'to': 'kuangliu', 'check': tmp_path, 'dataset': 'cifar10'},
+            'keys and tensors alone: leave out --dataset, --check',
+        ),
     ]
     for options, message in cases:
         with pytest.raises(InputError, match=message):
@@ -203,6 +243,16 @@ def test_other_classes_and_channels_need_their_normalisation(tmp_path):
     assert all(
         torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True)
     )
+
+
+def test_ten_classes_of_grey_images_are_not_cifar10(tmp_path):
+    torch.save(timm.create_model('cifar_resnet8', in_chans=1).state_dict(), tmp_path / 'net.pth')
+    grey = {'mean': [0.13], 'std': [0.31]}
+    result = convert_checkpoint(tmp_path / 'net.pth', tmp_path / 'out', **grey)
+    assert not result.label_names and not any('classes' in text for text in result.assumptions)
+    for options in ({}, {'dataset': 'cifar10'}):
+        with pytest.raises(InputError, match='no data set of 10 classes and 1 channels is known to check with'):
+            convert_checkpoint(tmp_path / 'net.pth', tmp_path / 'b', **grey, **options, check=tmp_path)
 
 
 def test_a_network_that_normalises_its_input_itself(tmp_path):
@@ -335,7 +385,12 @@ def test_the_normalisation_is_the_catalogs_the_options_or_a_stated_guess(checkpo
     assert any('by the number of classes' in text for text in guessed.assumptions)
     assert json.loads((tmp_path / 'a' / 'config.json').read_text())['normalisation'] == 'assumed'
     known = data_root / 'checkpoints' / 'resnet32-d509ac18.th'
-    assert convert_checkpoint(known, tmp_path / 'b', mean=(0.5,) * 3, std=(0.5,) * 3).mean == IMAGENET['mean']
+    for options in ({}, IMAGENET, {'dataset': 'cifar10'}):
+        result = convert_checkpoint(known, tmp_path / 'b', **options, force=True)
+        assert result.mean == IMAGENET['mean'] and result.weights == 'cifar_resnet32.akamaster_cifar10'
+    for options in ({'mean': (0.5,) * 3, 'std': (0.5,) * 3}, {'dataset': 'svhn'}):
+        with pytest.raises(InputError, match=r'the file is cifar_resnet32\.akamaster_cifar10.*leave out --'):
+            convert_checkpoint(known, tmp_path / 'c', **options)
     assert 'Copyright (c) 2018, Yerlan Idelbayev' in (tmp_path / 'b' / 'README.md').read_text()
 
 
@@ -359,13 +414,23 @@ def test_a_file_of_the_catalog_in_a_zip_has_the_catalogs_constants(checkpoint, t
     name = 'cifar_resnet20.osmr_svhn'
     row = WEIGHTS[name]._replace(digest=f'sha1:{hashlib.sha1(checkpoint.read_bytes()).hexdigest()}')
     monkeypatch.setitem(WEIGHTS, name, row)
-    result = convert_checkpoint(tmp_path / 'net.pth.zip', tmp_path / 'net', mean=(0.5,) * 3, std=(0.5,) * 3)
+    result = convert_checkpoint(tmp_path / 'net.pth.zip', tmp_path / 'net')
     assert result.mean == row.mean and result.label_names == tuple('0123456789')
+    card = prepare(tmp_path / 'net', 'me/net').card
+    assert 'license: mit\n' in card and 'Oleg Sémery' in card.partition('## Third-party notice')[2]
+    with pytest.raises(InputError, match=rf'the weights {name}, which are under MIT'):
+        prepare(tmp_path / 'net', 'me/net', license='apache-2.0')
+    (tmp_path / 'net' / 'README.md').write_text('---\nlicense: apache-2.0\n---\nMine.\n')
+    with pytest.raises(InputError, match=r'says license apache-2\.0; these are the weights'):
+        prepare(tmp_path / 'net', 'me/net')
 
 
 def test_on_the_command_line(checkpoint, tmp_path, command):
     result = json.loads(command('convert', checkpoint, '-o', tmp_path / 'out', '--dataset', 'cifar10', '--json').out)
     assert result['architecture'] == 'cifar_resnet8' and result['sha256']
+    (tmp_path / 'file').touch()
+    done = command('convert', checkpoint, '-o', tmp_path / 'file' / 'net', expect=1)
+    assert 'run it again' in done.err and len(done.err.splitlines()) == 1
     assert 'exists already' in command('convert', checkpoint, '-o', tmp_path / 'out', expect=2).err
     assert (
         'use one of native, akamaster, kuangliu'

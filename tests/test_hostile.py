@@ -229,6 +229,11 @@ def test_a_zip_that_claims_too_much(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / 'bomb.zip', 'w', zipfile.ZIP_DEFLATED) as archive:
         archive.writestr('net.pth', bytes(50 << 20))
     refused(tmp_path / 'bomb.zip', tmp_path / 'net', 'claims 52428800 bytes')
+    for record in ('data.pkl', 'data/0'):  # in the place of what torch writes
+        with zipfile.ZipFile(tmp_path / 'bomb.pth', 'w', zipfile.ZIP_DEFLATED) as archive:
+            for name in ('data.pkl', 'data/0'):
+                archive.writestr(f'archive/{name}', bytes(50 << 20 if name == record else 1))
+        refused(tmp_path / 'bomb.pth', tmp_path / 'net', f'archive/{record} claims 52428800 bytes')
     with zipfile.ZipFile(tmp_path / 'two.zip', 'w') as archive:
         archive.writestr('a.pth', b'1')
         archive.writestr('b.pth', b'2')

@@ -60,9 +60,9 @@ def test_every_architecture_comes_back_from_every_layout_that_spells_it(title: s
     for layout, name, shortcut_type in pairs():
         if layout != title:
             continue
-        cls, row = ARCHITECTURES[name]
+        row = ARCHITECTURES[name][1]
         state = shapes(name, shortcut_type)
-        written = rename(state, LAYOUTS[layout], cls.__name__)
+        written = rename(state, LAYOUTS[layout])
         assert len(written) == len(state)
         found = recognise({'state_dict': shuffled(written)})
         args = {} if shortcut_type == 'B' else {'shortcut_type': 'A'}
@@ -137,7 +137,7 @@ def test_a_table_row_needs_no_arguments_and_the_nearest_one_carries_the_rest() -
     ids=['bare', 'net', 'nested', 'list'],
 )
 def test_containers_and_wrappers_come_off(prefix: str, wrap: Callable[[State], object]) -> None:
-    state = rename(shapes('cifar_resnet8'), LAYOUTS['kuangliu'], 'CifarResNet')
+    state = rename(shapes('cifar_resnet8'), LAYOUTS['kuangliu'])
     found = recognise(wrap({prefix + key: tensor for key, tensor in state.items()}))
     assert found.network.architecture() == ('cifar_resnet8', {})
 
@@ -196,6 +196,11 @@ SPELLINGS: dict[str, tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...
     'stem as a sequence': ((r'^conv1', 'stem.0'), (r'^bn1', 'stem.1'), (r'^fc', 'head.fc')),
     'stem as a layer': ((r'^conv1', 'layer0.0'), (r'^bn1', 'layer0.1')),
     'stages in a list': ((r'layer(\d)', lambda m: f'layers.{int(m[1]) - 1}'),),
+    'one list of everything': (
+        (r'^conv1', 'layers.0'),
+        (r'^bn1', 'layers.1'),
+        (r'layer(\d)', lambda m: f'layers.{int(m[1]) + 2}'),
+    ),
     'stages of blocks': ((r'layer(\d)\.', lambda m: f'stages.{int(m[1]) - 1}.blocks.'),),
     'one list of blocks': ((r'(layer\d)\.(\d)', lambda m: f'blocks.{FLAT[m[1]] + int(m[2])}'),),
     'numbered blocks': ((r'(layer\d)\.(\d)', lambda m: f'block{FLAT[m[1]] + int(m[2]) + 1}'),),
@@ -277,6 +282,9 @@ OTHERS: dict[str, tuple[str, Callable[[State], State], str]] = {
     'pruned': (V1, lambda s: {**s, 'layer2.1.conv1.weight': meta(20, 32, 3, 3)}, r'layer2\.1\.'),
     'missing block': (V1, lambda s: without(s, r'layer2\.1'), 'block 1 is missing'),
     'missing stage': (V1, lambda s: without(s, r'layer2'), 'stage 2 is missing'),
+    'missing first block': (V1, lambda s: without(s, r'layer1\.0'), 'the first block of a stage is missing'),
+    'missing first blocks': (V1, lambda s: without(s, r'layer\d\.[01]'), 'the first block of a stage is missing'),
+    'missing first stage': ('cifar_resnet18', lambda s: without(s, r'layer1'), 'stage 1 is missing before 2'),
     'two stages': (V1, lambda s: without(s, r'layer3'), '2 stages'),
     'missing projection': (
         V1,
@@ -383,7 +391,7 @@ def test_what_profilers_and_pruners_leave_is_dropped_by_name() -> None:
 
 
 def test_the_stage_that_trades_declares_and_never_runs_is_dropped() -> None:
-    state = rename(shapes('wide_resnet16_2'), LAYOUTS['xternalz'], 'PreActResNet')
+    state = rename(shapes('wide_resnet16_2'), LAYOUTS['xternalz'])
     spare = {f'sub_block1{key[6:]}': tensor for key, tensor in state.items() if key.startswith('block1.')}
     found = recognise({f'module.{key}': tensor for key, tensor in (state | spare).items()})
     assert found.network.architecture() == ('wide_resnet16_2', {}) and len(found.dropped) == len(spare)

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,12 +26,13 @@ from ..models import ResidualNet
 from ..weights.catalog import WEIGHTS
 from ..weights.fetch import fetch
 from . import layouts
-from .facts import Facts, find_facts, known_facts
-from .folder import make_config, new_folder, write_folder
+from .facts import Facts, find_facts, find_row, read_beside
+from .folder import CONFIG_FILE, make_config, new_folder, write_folder
 from .native import prove, separate
 from .network import Network
 from .read import PICKLES, read
 from .recognise import Recognised, recognise
+from .refusal import show
 
 _HUB = 'hf-hub:'
 _HUB_FILES = ('model.safetensors', 'pytorch_model.bin')
@@ -48,6 +50,7 @@ class Conversion:
     layout: str  #: how the source spells its keys
     source: str
     sha256: str  #: of the source file
+    weights: str | None  #: what the catalog calls it
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     label_names: tuple[str, ...] = ()
@@ -72,9 +75,9 @@ def convert_checkpoint(
     """Convert a checkpoint of any known spelling to a model folder, or with `to` to one file of another layout.
 
     Args:
-        source: a file, a URL, 'hf-hub:OWNER/NAME', or the name of pretrained weights.
+        source: a file, a URL, 'hf-hub:OWNER/NAME' or 'hf-hub:OWNER/NAME@REVISION', or the name of pretrained weights.
         output: the folder to write, or with `to` the file; it appears whole or not at all.
-        dataset: 'cifar10' or 'cifar100': normalisation and label names, unless said otherwise.
+        dataset: 'cifar10', 'cifar100' or 'svhn': normalisation and label names, unless said otherwise.
         mean, std: normalisation of the images, scaled to 0 … 1.
         labels: a text file with the name of one class per line.
         key: the network to take from a file with several.
@@ -87,11 +90,12 @@ def convert_checkpoint(
     """
     output = Path(output)
     layout = layouts.find_layout(to) if to is not None else None
+    if layout is not None:
+        _check_unused(to or '', dataset=dataset, mean=mean, std=std, labels=labels, check=check)
     _check_output(output, force, folder=layout is None)
     with local_file(source) as path:
-        name = path.name if isinstance(source, Path) or ('://' not in source and _HUB not in source) else str(source)
         tree, digests = read(path)
-        known = known_facts(source, digests)
+        known, beside = find_row(source, digests), read_beside(path)
         found = recognise(tree, key, attested=bool(known))
         del tree
     network = found.network
@@ -102,7 +106,8 @@ def convert_checkpoint(
         'num_classes': network.num_classes,
         'in_chans': network.in_chans,
         'layout': found.layout,
-        'source': name,
+        'source': _public_name(source),
+        'weights': known,
         'sha256': digests[0].removeprefix('sha256:'),
         'dropped': found.dropped,
     }
@@ -112,7 +117,7 @@ def convert_checkpoint(
         return Conversion(path=output, **common, assumptions=found.assumptions)
 
     model = prove(network, state_dict)
-    facts = find_facts(found, known, dataset, mean, std, labels)
+    facts = find_facts(found, known, beside, dataset, mean, std, labels)
     metrics = None if check is None else _measure(model, facts, check)
     result = Conversion(
         path=output,
@@ -130,6 +135,16 @@ def convert_checkpoint(
 # ----------------------------------------------------------------------------------------------------- what comes in
 
 
+def _public_name(source: str | Path) -> str:
+    """What a source is called in what is published: without this machine's folders, passwords and signatures."""
+    text, parts = str(source), urlsplit(str(source))
+    if text.startswith(_HUB) or text in WEIGHTS:
+        return text
+    if parts.scheme in ('http', 'https'):
+        return parts._replace(netloc=parts.netloc.rpartition('@')[2], query='', fragment='').geturl()
+    return Path(parts.path if parts.scheme == 'file' else text).name
+
+
 @contextmanager
 def local_file(source: str | Path) -> Iterator[Path]:
     """The file that a source stands for, fetched if it lies elsewhere."""
@@ -143,7 +158,7 @@ def local_file(source: str | Path) -> Iterator[Path]:
             path = Path(folder) / (Path(urlsplit(text).path).name or 'checkpoint')
             try:
                 torch.hub.download_url_to_file(text, str(path), progress=False)
-            except (OSError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError, HTTPException) as error:
                 raise InputError(f'cannot download {text}: {error}; check the address') from None
             yield path
     else:
@@ -156,14 +171,18 @@ def _from_hub(repo: str) -> Path:
 
     from ..hub.client import ask
 
+    repo_id, _, revision = repo.partition('@')  # as timm has it
+
     def fetch() -> Path:
-        names = list_repo_files(repo)
+        names = list_repo_files(repo_id, revision=revision or None)
         candidates = [name for name in _HUB_FILES if name in names]
         candidates = candidates[:1] or [name for name in names if name.endswith((*PICKLES, '.safetensors'))]
         if len(candidates) != 1:
             listed = ', '.join(candidates[:5]) or 'none'
             raise InputError(f'{_HUB}{repo} must hold one checkpoint (it has {listed}): give the URL of the file')
-        return Path(hf_hub_download(repo, candidates[0]))
+        if CONFIG_FILE in names:  # read where it lies beside the weights
+            hf_hub_download(repo_id, CONFIG_FILE, revision=revision or None)
+        return Path(hf_hub_download(repo_id, candidates[0], revision=revision or None))
 
     return ask(f'{_HUB}{repo}', fetch)
 
@@ -178,8 +197,9 @@ def _measure(model: ResidualNet, facts: Facts, folder: str | Path) -> Metrics:
     from ..data import load_images
     from ..evaluation import evaluate
 
-    if facts.dataset is None:
-        raise InputError(f'no data set of {model.num_classes} classes is known to check with: leave out --check')
+    if facts.dataset is None or model.in_chans != 3:
+        shape = f'{model.num_classes} classes and {model.in_chans} channels'
+        raise InputError(f'no data set of {shape} is known to check with: leave out --check')
     images = load_images(facts.dataset, 'test', folder)
     metrics = evaluate(model, images, facts.mean, facts.std)  # type: ignore[arg-type]
     chance = 100 / model.num_classes
@@ -206,7 +226,13 @@ def write_layout(state_dict: Mapping[str, Tensor], network: Network, layout: str
     if reason:
         fitting = ', '.join(name for name, other in layouts.LAYOUTS.items() if not layouts.cannot_hold(other, *facts))
         raise InputError(f'layout {layout} cannot hold this network, {reason}; use one of {fitting}')
-    return layouts.rename(state_dict, row, network.family)
+    return layouts.rename(state_dict, row)
+
+
+def _check_unused(layout: str, **options: Any) -> None:
+    given = [f'--{name}' for name, value in options.items() if value is not None]
+    if given:
+        raise InputError(f'--to {layout} writes keys and tensors alone: leave out {", ".join(given)}')
 
 
 def _check_output(output: Path, force: bool, folder: bool) -> None:
@@ -233,6 +259,7 @@ def _write(result: Conversion, state_dict: dict[str, Tensor], found: Recognised,
         'normalisation': facts.normalisation,
         'source': {
             'name': result.source,
+            **({'weights': result.weights} if result.weights else {}),
             'sha256': result.sha256,
             'layout': result.layout,
             'assumptions': result.assumptions,
@@ -281,6 +308,6 @@ def _readme(result: Conversion, facts: Facts) -> str:
             f'- Top-1 {result.metrics.top1:.2f} % on the {result.metrics.images} test images of {facts.dataset}'
         )
     lines += [f'- Assumed: {text}' for text in result.assumptions]
-    lines += [f'- Left out: {name} ({why})' for name, why in result.dropped.items()]
+    lines += [f'- Left out: {show(name)} ({why})' for name, why in result.dropped.items()]
     lines += ['', facts.notice] if facts.notice else []
     return '\n'.join(lines) + '\n'

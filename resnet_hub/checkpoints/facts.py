@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from ..data import find_dataset
 from ..datasets import DATASETS, Dataset
 from ..errors import InputError
 from ..weights.catalog import WEIGHTS
+from .folder import CONFIG_FILE
 from .network import Network
 from .recognise import Recognised
 
@@ -23,51 +25,80 @@ class Facts:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     label_names: tuple[str, ...]
-    normalisation: str  #: 'catalog', 'file', 'given' or 'assumed'
+    normalisation: str  #: 'catalog', 'file', 'given', 'config' or 'assumed'
     assumptions: list[str]
     dataset: str | None
     notice: str  #: of the publisher's licence
 
 
-def known_facts(source: str | Path, digests: Sequence[str]) -> Mapping[str, Any]:
-    """What the catalog says of its own name, or of a file with this digest; it wins over every option."""
-    rows = [row for name, row in WEIGHTS.items() if name == str(source)]
-    rows += [row for row in WEIGHTS.values() if any(digest.startswith(row.digest) for digest in digests)]
-    if not rows:
-        return {}
-    mean, std = rows[0].normalisation
-    return {'mean': mean, 'std': std, 'dataset': rows[0].dataset, 'notice': rows[0].publisher.notice}
+def find_row(source: str | Path, digests: Sequence[str]) -> str | None:
+    """The weights of the catalog that a source is: by their name, or a file with their digest."""
+    found = [name for name in WEIGHTS if name == str(source)]
+    found += [name for name, row in WEIGHTS.items() if any(digest.startswith(row.digest) for digest in digests)]
+    return found[0] if found else None
+
+
+class Beside(NamedTuple):
+    """What a config.json of timm's beside the file says."""
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    label_names: tuple[str, ...] = ()
+
+
+def read_beside(path: Path) -> Beside:
+    """Nothing, where there is no such file or it is another program's."""
+    try:
+        config = json.loads((path.parent / CONFIG_FILE).read_text(encoding='utf-8'))
+        cfg = config['pretrained_cfg']
+        mean, std = (tuple(map(float, cfg[key])) for key in ('mean', 'std'))
+        return Beside(mean, std, tuple(map(str, config.get('label_names') or cfg.get('label_names') or ())))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return Beside()
 
 
 def find_facts(
     found: Recognised,
-    known: Mapping[str, Any],
+    known: str | None,
+    beside: Beside,
     dataset: str | None,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
     labels: str | Path | None,
 ) -> Facts:
-    """Normalisation and label names: the catalog's or the file's, else the options', else by the number of classes.
+    """Normalisation and label names: of the catalog or the file, of the options, of config.json, by the number of classes.
+
+    Args:
+        found: the network of the file.
+        known: the weights of the catalog that it is.
+        beside: what config.json says.
+        dataset, mean, std, labels: options, see `convert_checkpoint`; with `known` they can only say the same.
 
     Raises:
         InputError: an option that does not fit the network, or normalisation that nothing tells.
     """
     network = found.network
-    row_name, dataset_given = known.get('dataset') or dataset, bool(known or dataset)
+    if known and dataset not in (None, WEIGHTS[known].dataset):
+        raise InputError(f'the file is {known}, which knows {WEIGHTS[known].dataset}: leave out --dataset')
+    row_name, dataset_given = WEIGHTS[known].dataset if known else dataset, bool(known or dataset)
     assumptions = []
     if row_name is None:
-        row_name = next((name for name, row in DATASETS.items() if len(row.classes) == network.num_classes), None)
+        shape = network.num_classes, network.in_chans
+        row_name = next((name for name, row in DATASETS.items() if (len(row.classes), len(row.mean)) == shape), None)
     row = _dataset(row_name, network) if row_name else None
-    mean, std, normalisation = _normalisation(found, known, mean, std, row, dataset_given)
+    mean, std, normalisation = _normalisation(found, known, beside, mean, std, row, dataset_given)
     if normalisation == 'assumed':
         assumptions.append(f'mean {mean} and std {std}, those of {row_name}, by the number of classes (--mean, --std)')
     if labels is not None:
         names = _read_labels(Path(labels), network.num_classes)
+    elif not dataset_given and len(beside.label_names) == network.num_classes:
+        names = beside.label_names
     else:
         names = row.classes if row else ()
         if row and not dataset_given:
             assumptions.append(f'label names of {row_name}, by the number of classes (--labels, --dataset)')
-    return Facts(tuple(mean), tuple(std), tuple(names), normalisation, assumptions, row_name, known.get('notice', ''))
+    notice = WEIGHTS[known].publisher.notice if known else ''
+    return Facts(tuple(mean), tuple(std), tuple(names), normalisation, assumptions, row_name, notice)
 
 
 def _dataset(name: str, network: Network) -> Dataset:
@@ -82,24 +113,28 @@ def _dataset(name: str, network: Network) -> Dataset:
 
 def _normalisation(
     found: Recognised,
-    known: Mapping[str, Any],
+    known: str | None,
+    beside: Beside,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
     row: Dataset | None,
     dataset_given: bool,
 ) -> tuple[Sequence[float], Sequence[float], str]:
     in_chans = found.network.in_chans
-    if 'mean' in known:
-        return known['mean'], known['std'], 'catalog'
     if (mean is None) != (std is None):
         raise InputError('give both --mean and --std, or neither')
     if mean is not None and std is not None:
         _check_constants(mean, std, in_chans)
         mean, std = tuple(map(float, mean)), tuple(map(float, std))
+    if known:
+        _check_same(*WEIGHTS[known].normalisation, mean, std, f'the file is {known}, whose images are normalised')
+        return *WEIGHTS[known].normalisation, 'catalog'
     if found.mean:
         return *_own_constants(found, mean, std), 'file'
     if mean is not None and std is not None:
         return mean, std, 'given'
+    if not dataset_given and len(beside.mean) == in_chans:
+        return beside.mean, beside.std, 'config'
     if row is None or in_chans != len(row.mean):
         classes = found.network.num_classes
         raise InputError(
@@ -113,15 +148,23 @@ def _own_constants(
 ) -> tuple[Sequence[float], Sequence[float]]:
     """Those of a network that normalises its input itself; options may repeat them, or say that nothing else does."""
     _check_constants(found.mean, found.std, found.network.in_chans)
-    if mean is not None and std is not None:
-        given, own = (*mean, *std), (*found.mean, *found.std)
-        identity = (0.0,) * len(mean) + (1.0,) * len(std)
-        if given != identity and any(abs(a - b) > 1e-3 for a, b in zip(given, own, strict=True)):
-            raise InputError(
-                f'the network normalises its input itself, by mean {found.mean} and std {found.std}: leave out --mean '
-                'and --std'
-            )
+    channels = found.network.in_chans
+    if (mean, std) != ((0.0,) * channels, (1.0,) * channels):
+        _check_same(found.mean, found.std, mean, std, 'the network normalises its input itself,')
     return found.mean, found.std
+
+
+def _check_same(
+    mean: Sequence[float],
+    std: Sequence[float],
+    given_mean: Sequence[float] | None,
+    given_std: Sequence[float] | None,
+    what: str,
+) -> None:
+    """Options can only repeat the constants that are known."""
+    given = (*(given_mean or mean), *(given_std or std))
+    if any(abs(a - b) > 1e-3 for a, b in zip(given, (*mean, *std), strict=True)):
+        raise InputError(f'{what} by mean {tuple(mean)} and std {tuple(std)}: leave out --mean and --std')
 
 
 def _check_constants(mean: Sequence[float], std: Sequence[float], in_chans: int) -> None:

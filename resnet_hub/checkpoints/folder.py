@@ -33,20 +33,27 @@ _MODEL_FILES = {WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, '.gitattributes'}
 def new_folder(folder: str | Path, force: bool = False) -> Iterator[Path]:
     """A temporary folder beside `folder` that takes its place when the block ends, and vanishes if the block fails.
 
+    An empty folder stays where it is and gets the files, config.json last.
+
     Raises:
         InputError: `folder` exists; or, with `force`, it is not a model folder, which alone may be replaced.
     """
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     if folder.exists() and not force:
         raise InputError(f'{folder} exists already: give another folder or --force')
     if folder.exists() and not (folder.is_dir() and {item.name for item in folder.iterdir()} <= _MODEL_FILES):
         raise InputError(f'{folder} is not a model folder alone, and is never replaced: give another one')
+    empty = folder.exists() and not any(folder.iterdir())  # perhaps a mount, or where somebody stands: it stays
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder if empty else folder.parent))
     new, old = scratch / 'new', scratch / 'old'
     try:
         new.mkdir()
         yield new
+        if empty:
+            for item in sorted(new.iterdir(), key=lambda item: item.name == CONFIG_FILE):
+                item.replace(folder / item.name)
+            return
         if folder.exists():
             folder.replace(old)
         try:

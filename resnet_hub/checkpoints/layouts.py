@@ -38,6 +38,9 @@ BLOCKS = [
     )
 ]
 
+#: spellings that number the stem as the first stage, as Table 1 of He et al. does
+FROM_2 = r'conv_?2(?:_x)?\.'
+
 #: inside a block: the n-th convolution or norm of the branch
 BRANCH = [
     r'(?:body\.)?(?:conv|convolution)_?(?P<n>\d|[abc])(?:\.conv|\.(?:bn|norm))?',  # conv1, conv_1, body.conv1.bn
@@ -159,7 +162,6 @@ class Layout(NamedTuple):
     In a spelling {s} numbers the stages from 1 and {t} from 2, {i} the blocks of a stage from 0 and {u} from 1.
     """
 
-    who: str
     block: str
     convs: tuple[str, str, str]
     norms: tuple[str, str, str]
@@ -179,7 +181,7 @@ class Layout(NamedTuple):
 _CONVS, _NORMS = ('conv1', 'conv2', 'conv3'), ('bn1', 'bn2', 'bn3')
 _V1, _V2 = ('CifarResNet',), ('PreActResNet',)
 _KUANGLIU = Layout(
-    who='kuangliu/pytorch-cifar',
+    # kuangliu/pytorch-cifar
     block='layer{s}.{i}',
     convs=_CONVS,
     norms=_NORMS,
@@ -190,7 +192,7 @@ _KUANGLIU = Layout(
     container='net',
 )
 _OSMR = Layout(
-    who='osmr/pytorchcv, resnet*',
+    # osmr/pytorchcv, resnet*
     block='features.stage{s}.unit{u}',
     convs=('body.conv1.conv', 'body.conv2.conv', 'body.conv3.conv'),
     norms=('body.conv1.bn', 'body.conv2.bn', 'body.conv3.bn'),
@@ -201,7 +203,7 @@ _OSMR = Layout(
     shortcut_types=('B',),
 )
 _OSMR_V2 = _OSMR._replace(
-    who='osmr/pytorchcv, preresnet*',
+    # osmr/pytorchcv, preresnet*
     shortcut=('identity_conv',),
     stem=('features.init_block',),
     final_norm='features.post_activ.bn',
@@ -211,7 +213,7 @@ _OSMR_V2 = _OSMR._replace(
 
 LAYOUTS = {
     'native': Layout(
-        who='timm and torchvision; resnet-hub',
+        # timm and torchvision; resnet-hub
         block='layer{s}.{i}',
         convs=_CONVS,
         norms=_NORMS,
@@ -221,7 +223,7 @@ LAYOUTS = {
         final_norm='norm',
     ),
     'akamaster': _KUANGLIU._replace(
-        who='akamaster/pytorch_resnet_cifar10',
+        # akamaster/pytorch_resnet_cifar10
         families=_V1,
         stages=(3,),
         blocks=('basic',),
@@ -231,15 +233,15 @@ LAYOUTS = {
     ),
     'kuangliu': _KUANGLIU,
     'kuangliu_norm': _KUANGLIU._replace(
-        who='robust training, after kuangliu/pytorch-cifar',
+        # robust training, after kuangliu/pytorch-cifar
         final_norm='bn',
         families=_V2,
         final_norms=(True,),
         container='',
     ),
-    'article': _KUANGLIU._replace(who='tutorials, after kuangliu/pytorch-cifar', families=_V1, container=''),
+    'article': _KUANGLIU._replace(families=_V1, container=''),  # tutorials, after kuangliu/pytorch-cifar
     'xternalz': Layout(
-        who='xternalz/WideResNet-pytorch',
+        # xternalz/WideResNet-pytorch
         block='block{s}.layer.{i}',
         convs=_CONVS,
         norms=_NORMS,
@@ -255,7 +257,7 @@ LAYOUTS = {
         container='state_dict',
     ),
     'weiaicunzai': Layout(
-        who='weiaicunzai/pytorch-cifar100',
+        # weiaicunzai/pytorch-cifar100
         block='conv{t}_x.{i}',
         convs=('residual_function.0', 'residual_function.3', 'residual_function.6'),
         norms=('residual_function.1', 'residual_function.4', 'residual_function.7'),
@@ -268,11 +270,11 @@ LAYOUTS = {
     ),
     'osmr': _OSMR,
     'osmr_preresnet': _OSMR_V2,
-    'osmr_wrn': _OSMR_V2._replace(who='osmr/pytorchcv, wrn*', blocks=('basic',), stages=(3,)),
+    'osmr_wrn': _OSMR_V2._replace(blocks=('basic',), stages=(3,)),  # osmr/pytorchcv, wrn*
 }
 
 
-def spell(layout: Layout, name: str, family: str) -> str:
+def spell(layout: Layout, name: str) -> str:
     """A native module name ('layer1.0.conv1') as a layout spells it, without the layout's wrapper."""
     parts = name.split('.')
     if parts[0].startswith('layer'):
@@ -302,10 +304,10 @@ def cannot_hold(layout: Layout, family: str, block: str, stages: int, shortcut_t
     return ''
 
 
-def rename(state_dict: Mapping[str, Tensor], layout: Layout, family: str) -> dict[str, Tensor]:
+def rename(state_dict: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
     """Native keys to a layout's."""
     modules = {key.rpartition('.')[0] for key in state_dict}
-    spelled = {module: layout.wrapper + spell(layout, module, family) for module in modules}
+    spelled = {module: layout.wrapper + spell(layout, module) for module in modules}
     return {f'{spelled[key.rpartition(".")[0]]}.{key.rpartition(".")[2]}': v for key, v in state_dict.items()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -120,7 +120,8 @@ class Places:
                 continue
             block = blocks.setdefault((place.stage, place.block), Block(name))
             block.add(place, module)
-        return cls(_stages(blocks), rest['conv'], rest['norm'], rest['linear'], names)
+        others = [module.name for kind in rest.values() for module in kind]
+        return cls(_stages(blocks, others), rest['conv'], rest['norm'], rest['linear'], names)
 
     def network(self) -> Network:
         """The network that a few shapes show; every other shape is checked against it later."""
@@ -268,7 +269,7 @@ class Places:
             facts = (network.family, network.block, len(network.layers), network.shortcut_type, network.final_norm)
             if layouts.cannot_hold(layout, *facts):
                 continue
-            if all(self._spells(layout, ours, theirs, network) for ours, theirs in roles.items()):
+            if all(self._spells(layout, ours, theirs) for ours, theirs in roles.items()):
                 return title
         return ''
 
@@ -278,13 +279,16 @@ class Places:
         samples = ('conv1', 'layer2.0.conv1', 'layer2.0.downsample.0', 'fc')
         return f'mixed ({", ".join(show(self.names[roles[ours].name]) for ours in samples if ours in roles)})'
 
-    def _spells(self, layout: layouts.Layout, ours: str, theirs: Module, network: Network) -> bool:
-        spelled = layout.wrapper + layouts.spell(layout, ours, network.family)
+    def _spells(self, layout: layouts.Layout, ours: str, theirs: Module) -> bool:
+        spelled = layout.wrapper + layouts.spell(layout, ours)
         return f'.{theirs.name}'.endswith(f'.{spelled}')
 
 
-def _stages(blocks: dict[tuple[int, int], Block]) -> list[list[Block]]:
-    """Blocks in the order of their numbers; one list of all is cut where the width changes."""
+def _stages(blocks: dict[tuple[int, int], Block], others: Iterable[str]) -> list[list[Block]]:
+    """Blocks in the order of their numbers; one list of all is cut where the width changes.
+
+    `others` are the layers outside of the blocks, by name.
+    """
     ordered = [blocks[number] for number in sorted(blocks)]
     numbers: dict[int, list[int]] = defaultdict(list)
     for stage, index in sorted(blocks):
@@ -304,11 +308,25 @@ def _stages(blocks: dict[tuple[int, int], Block]) -> list[list[Block]]:
                 stages.append([])
             stages[-1].append(block)
     else:
-        _check_consecutive([number - 1 for number in numbers], ordered[0].name, 'stage')  # as the source counts
+        counted = [number - 1 for number in numbers]  # as the source counts
+        _check_consecutive(counted, ordered[0].name, 'stage')
+        first = 2 if re.search(layouts.FROM_2, ordered[0].name, re.IGNORECASE) else 1
+        if counted[0] > first and not _follows(ordered[0].name, counted[0], others):
+            refuse(f'stage {first} is missing before {counted[0]} (as in {show(ordered[0].name)}): {INCOMPLETE}')
+        begin = {indices[0] for indices in numbers.values()}
+        if len(begin) > 1 or max(begin) > 1:
+            refuse(f'the first block of a stage is missing (as in {show(ordered[0].name)}): {INCOMPLETE}')
         stages = [[blocks[stage, index] for index in numbers[stage]] for stage in numbers]
     if len(stages) not in (3, 4):
         refuse(f'{len(stages)} stages of residual blocks, where three or four were expected; {OTHER}')
     return stages
+
+
+def _follows(block: str, number: int, others: Iterable[str]) -> bool:
+    """Whether a stage that is `number` in a list follows layers of the stem in it."""
+    owner = re.escape(block.partition(f'.{number}.')[0])
+    places = (re.match(rf'{owner}\.(\d+)(?:\.|$)', other) for other in others)
+    return any(int(place[1]) < number for place in places if place)
 
 
 def _check_consecutive(numbers: list[int], example: str, what: str) -> None:

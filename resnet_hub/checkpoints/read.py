@@ -145,21 +145,27 @@ def unpack(data: bytes, name: str, nested: bool = False) -> tuple[bytes, str]:
                     f"torch; torch.save(torch.jit.load({name!r}).state_dict(), 'weights.pth')\" and convert weights.pth"
                 )
             if any(item.rpartition('/')[2] == 'data.pkl' for item in names):
+                for item in archive.infolist():
+                    _check_inflation(item, name)
                 return data, name
             models = [item for item in archive.infolist() if item.filename.lower().endswith(_MODEL_SUFFIXES)]
             if nested or len(models) != 1:
                 held = ', '.join(item.filename for item in models[:5]) or 'none'
                 raise InputError(f'{name} is a zip that must hold one checkpoint (it has {held}): unpack it first')
-            if models[0].file_size > max(1 << 20, _MAX_INFLATION * models[0].compress_size):
-                raise InputError(
-                    f'{name}: {models[0].filename} claims {models[0].file_size} bytes out of '
-                    f'{models[0].compress_size}, which no weights do: unpack it yourself if you trust it'
-                )
+            _check_inflation(models[0], name)
             return unpack(archive.read(models[0]), models[0].filename, nested=True)
     except InputError:
         raise
     except Exception as error:  # whatever a parser makes of damaged bytes
         raise InputError(f'{name} is no intact zip archive ({_line(error)}): download it again') from None
+
+
+def _check_inflation(item: zipfile.ZipInfo, name: str) -> None:
+    if item.file_size > max(1 << 20, _MAX_INFLATION * item.compress_size):
+        raise InputError(
+            f'{name}: {item.filename} claims {item.file_size} bytes out of {item.compress_size}, which no weights do: '
+            'unpack it yourself if you trust it'
+        )
 
 
 def _parse_torch(data: bytes, name: str) -> Any:

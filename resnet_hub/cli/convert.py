@@ -21,7 +21,9 @@ def add(commands: Any) -> None:
             'convert cifar_resnet20.cifar10 -o resnet20.pth --to kuangliu',
         ],
     )
-    command.add_argument('source', help='a file, a URL, hf-hub:OWNER/NAME, or the name of pretrained weights')
+    command.add_argument(
+        'source', help='a file, a URL, hf-hub:OWNER/NAME[@REVISION], or the name of pretrained weights'
+    )
     command.add_argument('-o', '--output', required=True, metavar='DIR', help='a new folder; with --to, a file')
     command.add_argument('--mean', type=float, nargs='+', metavar='X', help='of the pixels, from 0 to 1')
     command.add_argument('--std', type=float, nargs='+', metavar='X')
@@ -40,6 +42,7 @@ def _run(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from ..checkpoints.convert import convert_checkpoint
+    from ..checkpoints.refusal import show
 
     options = {k: getattr(args, k) for k in ('dataset', 'mean', 'std', 'labels', 'key', 'check', 'force', 'to')}
     result = convert_checkpoint(args.source, args.output, **options)
@@ -53,6 +56,6 @@ def _run(args: argparse.Namespace) -> None:
     for assumption in result.assumptions:
         print(f'  assumed: {assumption}')
     for name, reason in result.dropped.items():
-        print(f'  dropped: {name}, {reason}')
+        print(f'  dropped: {show(name)}, {reason}')
     if result.metrics:
         print(f'  top-1 {result.metrics.top1:.2f} % on {result.metrics.images:,} test images')
