@@ -71,7 +71,7 @@ def test_no_text_breaks_the_metadata(text):
     source = {'name': text, 'sha256': text, 'assumptions': [text], 'dropped': {text: text}}
     broken = config(label_names=labels, recipe={'model': text, 'dataset': text, text: text}, source=source)
     card = make_card('me/net', broken, [RESULT], description=text)
-    assert {**metadata(card), 'datasets': 0, 'tags': 0} == {**plain, 'datasets': 0, 'tags': 0, 'license': 'apache-2.0'}
+    assert {**metadata(card), 'datasets': 0, 'tags': 0} == {**plain, 'datasets': 0, 'tags': 0}
     assert text.strip() in card and card.endswith(f'\n{MARK}\n')
     assert card.partition('## Provenance')[2].count('\n- ') == 5, 'a list item was broken'
     assert 'base_model' not in metadata(make_card('me/net', config(source={'name': f'hf-hub:{text}'})))
@@ -93,9 +93,11 @@ def test_licence():
     def licence(changes, given=None):
         return metadata(make_card('me/net', config(**changes), license=given))['license']
 
-    assert licence({'recipe': {'dataset': 'cifar10'}}) == 'apache-2.0'
+    assert licence({'recipe': {'dataset': 'cifar10'}}) == 'unknown', 'whose they are has the say'
     assert licence({}) == 'unknown' == licence({'source': {'name': 'net.pth', 'sha256': 'b' * 64}})
     assert licence({'source': {'name': 'net.pth', 'sha256': 'b' * 64}}, 'MIT') == 'mit'
+    assert licence({'source': {'name': 'cifar_resnet20.cifar10.safetensors', 'sha256': 'b' * 64}}) == 'unknown'
+    assert licence({'source': {'weights': 'cifar_resnet20.osmr_cifar10', 'sha256': 'b' * 64}}) == 'mit'
     theirs = {'source': {'name': 'resnet20.th', 'sha256': '12fca82f' + '0' * 56}}
     assert licence(theirs) == 'bsd-2-clause' == licence(theirs, 'BSD-2-Clause')
     with pytest.raises(InputError, match=r'akamaster_cifar10.*BSD-2-Clause.*leave out --license'):
@@ -113,16 +115,18 @@ def test_published_weights_bring_their_notice():
 def test_other_channels_and_arguments():
     card = make_card('me/net', config(in_chans=1, mean=[0.5], std=[0.2], model_args={'shortcut_type': 'A'}))
     assert 'torch.rand(1, 1, 32, 32)' in card and 'pipeline(' not in card and "`shortcut_type='A'`" in card
+    card = make_card('me/net', config(model_args={'block': 'bottleneck', 'layers': [4, 4, 5]}))
+    assert "`block='bottleneck'`, `layers=[4, 4, 5]`" in card and ', 13 bottleneck blocks,' in card
 
 
 def test_ones_own_card_must_tell_the_same_figures():
     card = make_card('me/net', config(), [RESULT]).replace(MARK, 'My words.')
-    check_card(card, 'me/net', [RESULT])
-    check_card(card.replace('\n', '\r\n'), 'me/net', [RESULT])
+    check_card(card, 'me/net', config(), [RESULT])
+    check_card(card.replace('\n', '\r\n'), 'me/net', config(), [RESULT])
     with pytest.raises(InputError, match=r'says 92.23 of uoft-cs/cifar10, test, top-1 .*says 93.0'):
-        check_card(card, 'me/net', [{**RESULT, 'top1': 93.0}])
+        check_card(card, 'me/net', config(), [{**RESULT, 'top1': 93.0}])
     with pytest.raises(InputError, match=r'says None of .*says 92.23'):
-        check_card('---\nlicense: mit\n---\n', 'me/net', [RESULT])
+        check_card('---\nlicense: mit\n---\n', 'me/net', config(), [RESULT])
     for broken in ('---\na: [\n---\n', '---\n- a\n---\n', '---\nmodel-index: 3\n---\n'):
         with pytest.raises(InputError, match=r'metadata of README.md cannot be read'):
-            check_card(broken, 'me/net', [])
+            check_card(broken, 'me/net', config(), [])

@@ -132,7 +132,8 @@ def test_links_stay_text(hub, clients, planted, tmp_path):
 
 def test_an_output_that_is_taken(hub, clients, planted, tmp_path):
     (tmp_path / 'empty').mkdir()
-    assert clients.command('download', 'me/net', '-o', tmp_path / 'empty').code == 0
+    code = f"import os; os.chdir({str(tmp_path / 'empty')!r}); result = main(['download', 'me/net', '-o', '.'])"
+    assert clients.run(code).code == 0
     assert read(tmp_path / 'empty') == planted
     (tmp_path / 'empty' / 'evaluation.json').write_text('[]')
     assert clients.command('download', 'me/net', '-o', tmp_path / 'empty').code == 0, 'more files do no harm'
@@ -177,6 +178,16 @@ UNFIT = {
         {'model.safetensors': None, 'config.json': None, 'net.pth': pickled({'a': torch.zeros(2)})},
         'offers only a pickle, net.pth',
     ),
+    'optimiser beside': (
+        {
+            'model.safetensors': None,
+            'optimizer.pt': pickled({'a': torch.zeros(2)}),
+            'pytorch_model.bin': pickled({'a': torch.zeros(2)}),
+        },
+        'offers only a pickle, pytorch_model.bin',
+    ),
+    'weights without config': ({'config.json': None, 'net.pth': b'x'}, 'has no config.json: it is not a model'),
+    'deep config': ({'config.json': b'[' * 100_000}, 'config.json of me/net cannot be read'),
     'evil pickle': ({'model.safetensors': None, 'pytorch_model.bin': pickled(Evil())}, 'would run code'),
     'no safetensors': ({'model.safetensors': b'what is this'}, 'is not the file that config.json has the digest of'),
 }
@@ -193,7 +204,9 @@ def test_what_is_no_network_of_ours(name, hub, clients, planted, tmp_path):
     assert done.code == 2 and message in done.err and len(done.err.splitlines()) == 1, done
     assert not (tmp_path / 'out').exists() and not list(tmp_path.rglob('evil'))
     fetched = any('GET /cdn/' in request for request in hub.requests)
-    assert fetched == ('pickle' in name or 'safetensors' in name), 'weights were fetched for nothing'
+    assert fetched == ('pickle' in name or 'safetensors' in name or 'optimiser' in name), (
+        'weights were fetched for nothing'
+    )
 
 
 @pytest.mark.parametrize('change', [{'architecture': 'cifar_resnet20'}, {'model_args': {'layers': 'x'}}])

@@ -247,6 +247,29 @@ def test_retry_after_is_respected_and_bounded(monkeypatch):
     assert pauses == [7, 60]
 
 
+class XetAuthenticationError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ('error', 'tries', 'message'),
+    [
+        (ConnectionError('reset'), 3, r'the Hub cannot be reached \(ConnectionError\); check the connection'),
+        (TimeoutError('late'), 3, r'the Hub cannot be reached \(TimeoutError\); check the connection'),
+        (RuntimeError('hash\nmismatch'), 1, r'the transfer failed \(hash mismatch\); run it again'),
+        (XetAuthenticationError('401'), 1, 'the token is missing or not valid; log in'),
+    ],
+)
+def test_what_xet_raises(error, tries, message, monkeypatch):
+    """It has no frames of Python: the last one is the client's."""
+    monkeypatch.setattr(client.time, 'sleep', lambda seconds: None)
+    scope = {'__name__': 'huggingface_hub.file_download', 'error': error, 'calls': []}
+    exec('def transfer():\n    calls.append(1)\n    raise error', scope)
+    with pytest.raises(client.ResnetHubError, match=f'^me/net: {message}'):
+        client.ask('me/net', scope['transfer'])
+    assert len(scope['calls']) == tries
+
+
 def test_a_bug_stays_a_bug():
     def broken():
         return {}['key']

@@ -188,6 +188,17 @@ BROKEN = {
     'other classes': (lambda f: edit(f / 'evaluation.json', dataset='cifar100'), 'does not fit'),
     'bf16': (lambda f: edit(f / 'evaluation.json', precision='bf16'), 'was measured in another precision'),
     'no data set': (lambda f: edit(f / 'evaluation.json', dataset='"x": [\n---\n'), 'does not fit'),
+    'two models': (
+        lambda f: (f / 'evaluation.json').write_text(json.dumps([RESULT, {**RESULT, 'model': 'b', 'split': 'train'}])),
+        'has figures of several models',
+    ),
+    'twice': (
+        lambda f: (f / 'evaluation.json').write_text(json.dumps([RESULT, {**RESULT, 'top1': 99.0}])),
+        'has figures of several models',
+    ),
+    'no object': (lambda f: edit(f / 'config.json', source='net.pth'), 'source in config.json of .* is no object'),
+    'null': (lambda f: edit(f / 'config.json', model_args=None), 'model_args in config.json of .* is no object'),
+    'card of Latin letters': (lambda f: (f / 'README.md').write_bytes(b'---\n\xe4'), 'README.md is not UTF-8'),
     'NaN figure': (lambda f: edit(f / 'evaluation.json', nll=float('nan')), 'does not fit'),
     'above 100': (lambda f: edit(f / 'evaluation.json', top1=101), 'does not fit'),
     'text figure': (lambda f: edit(f / 'evaluation.json', top1='99'), 'does not fit'),
@@ -231,6 +242,8 @@ def test_ones_own_card_is_kept(network):
     mine = card.replace(MARK, 'My own words.')
     (network / 'README.md').write_text(mine)
     assert prepare(network, 'me/net').card == mine
+    with pytest.raises(InputError, match='is a card of your own: write --license and --description into it'):
+        prepare(network, 'me/net', license='mit')
     (network / 'README.md').write_text('# Notes of a conversion, without metadata')
     assert prepare(network, 'me/net').card == card
 
@@ -242,6 +255,17 @@ def test_what_a_conversion_measured_is_in_the_card(network):
     package = prepare(network, 'me/net')
     assert json.loads(package.files['evaluation.json']) == [{'model': 'hf-hub:me/net', 'split': 'test', **measured}]
     assert '| cifar10 | test | 10,000 | 91.25 |' in package.card
+
+
+def test_a_teacher_of_this_machine_loses_its_folder(network):
+    recipe = (network / 'recipe.toml').read_text().replace('teacher = ""', 'teacher = "local-dir:/home/me/runs/t"')
+    (network / 'recipe.toml').write_text(recipe)
+    config = json.loads((network / 'config.json').read_text())
+    edit(network / 'config.json', recipe={**config['recipe'], 'teacher': 'local-dir:/home/me/runs/t'})
+    files = prepare(network, 'me/net').files
+    assert b'/home/me' not in b''.join(files.values())
+    for name in ('recipe.toml', 'config.json', 'README.md'):
+        assert b'"local-dir:t"' in files[name]
 
 
 def test_the_config_is_one_that_every_door_reads(tmp_path):

@@ -30,7 +30,9 @@ def add(commands: Any) -> None:
     )
     command.add_argument('--create-pr', action='store_true', help='open a pull request')
     command.add_argument('--message', help='of the commit')
-    command.add_argument('--license', metavar='SPDX', help='of the weights; default: what is known of them')
+    command.add_argument(
+        '--license', metavar='SPDX', help='of the weights; default: that of published ones, else unknown'
+    )
     command.add_argument('--description', metavar='TEXT', help='Markdown for the beginning of the model card')
     command.add_argument('--dry-run', action='store_true', help='show the files and the card; no request is made')
 

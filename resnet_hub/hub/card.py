@@ -17,7 +17,6 @@ from ..datasets import DATASETS
 from ..errors import InputError
 from ..models import ARCHITECTURES
 from ..weights.catalog import WEIGHTS, Weights
-from ..weights.fetch import cached_file
 
 GITHUB = 'org/repo'  #: this project, for torch.hub
 MARK = '<!-- Written by resnet-hub from config.json and evaluation.json. Without this line the card is yours. -->'
@@ -52,8 +51,7 @@ def make_card(
         repo_id: where it will be, for the usage examples.
         config: config.json, see `checkpoints.folder.make_config`.
         results: evaluation.json, see `package.read_results`.
-        license: SPDX identifier; None: that of the published weights it was converted from, Apache-2.0 for weights
-            trained by resnet-hub, else unknown.
+        license: SPDX identifier; None: that of the published weights that it is, else unknown.
         description: Markdown, the beginning of the text.
         curves: there is a curves.png beside it.
 
@@ -65,21 +63,29 @@ def make_card(
         section.strip() for section in _sections(repo_id, config, results, description, curves) if section
     )
     text = f'---\n{data.to_yaml()}\n---\n\n{body}\n\n{MARK}\n'
-    check_card(text, repo_id, results)
+    check_card(text, repo_id, config, results)
     return text
 
 
-def check_card(text: str, repo_id: str, results: Sequence[Mapping[str, Any]]) -> None:
-    """Read a card as the Hub does, and compare its metrics with an evaluation.
+def check_card(text: str, repo_id: str, config: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
+    """Read a card as the Hub does, and compare its license with the publisher's, its metrics with an evaluation.
 
     Raises:
-        InputError: its metadata is broken, or its metrics are not those of `results`.
+        InputError: its metadata is broken, its license is not that of the published weights, or its metrics are not
+            those of `results`.
     """
     try:
-        found = ModelCard(text).data.to_dict().get('model-index', ())
+        data = ModelCard(text).data.to_dict()
+        license, found = str(data.get('license', '')), data.get('model-index', ())
     except Exception as error:  # whatever a parser makes of broken metadata
         problem = ' '.join(str(error).split())
         raise InputError(f'the metadata of README.md cannot be read ({problem}); correct it, or remove it') from None
+    theirs = published(config)
+    if theirs and license.lower() != theirs[1].publisher.license.lower():
+        raise InputError(
+            f'README.md for {repo_id} says license {license or "nothing"}; these are the weights {theirs[0]}, which are '
+            f'under {theirs[1].publisher.license}: correct the card, or remove it to have it written anew'
+        )
     said = {
         (result['dataset']['type'], result['dataset'].get('split'), metric.get('name')): metric['value']
         for model in found
@@ -100,11 +106,11 @@ def check_card(text: str, repo_id: str, results: Sequence[Mapping[str, Any]]) ->
 
 
 def published(config: Mapping[str, Any]) -> tuple[str, Weights] | None:
-    """The row of the catalog that a network was converted from, if there is one."""
+    """The weights of the catalog that a network is, or was converted from, if it is one of them."""
     source = config.get('source', {})
+    digests = [f'sha256:{digest}' for digest in (config.get('sha256'), source.get('sha256')) if digest]
     for name, row in WEIGHTS.items():
-        by_name = bool(source) and source.get('name') in (name, row.url, cached_file(name).name)
-        if by_name or f'sha256:{source.get("sha256") or config.get("sha256")}'.startswith(row.digest):
+        if name == source.get('weights') or any(digest.startswith(row.digest) for digest in digests):
             return name, row
     return None
 
@@ -141,7 +147,7 @@ def _metadata(
 
 def _license(config: Mapping[str, Any], license: str | None) -> str:
     found = published(config)
-    own = found[1].publisher.license if found else 'Apache-2.0' if 'recipe' in config else 'unknown'
+    own = found[1].publisher.license if found else 'unknown'
     if found and license and license.lower() != own.lower():
         raise InputError(f'these are the weights {found[0]}, which are under {own}: leave out --license')
     return (license or own).lower()
@@ -188,12 +194,13 @@ def _what_it_is(config: Mapping[str, Any]) -> str:
     args = {
         k: v for k, v in config.get('model_args', {}).items() if k not in ('num_classes', 'in_chans', 'global_pool')
     }
-    changed = ''.join(f', `{_inline(k)}={_inline(v)!r}`' for k, v in args.items())
+    changed = ''.join(f', `{_inline(k)}={_inline(repr(v))}`' for k, v in args.items())
+    layers, block = args.get('layers', row.layers), _inline(args.get('block', row.block))
     classes = ', '.join(_inline(name) for name in (config.get('label_names') or [])[:10])
     more = ', …' if len(config.get('label_names') or []) > 10 else ''
     return (
-        f'`{config["architecture"]}`{changed}: a {_FAMILIES[cls.__name__]} for 32×32 images, {sum(row.layers)} '
-        f'{row.block} blocks, {config["num_classes"]} classes{f" ({classes}{more})" if classes else ""}.'
+        f'`{config["architecture"]}`{changed}: a {_FAMILIES[cls.__name__]} for 32×32 images, {sum(layers)} '
+        f'{block} blocks, {config["num_classes"]} classes{f" ({classes}{more})" if classes else ""}.'
     )
 
 

@@ -102,15 +102,26 @@ def _status(error: BaseException) -> int | None:
 
 
 def _is_network(error: BaseException) -> bool:
-    """An error of httpx, which huggingface_hub 2 imports as httpx2."""
-    return _status(error) is None and any(base.__module__.startswith('httpx') for base in type(error).__mro__)
+    """An error of httpx, which huggingface_hub 2 imports as httpx2, or what Xet makes of its own."""
+    of_httpx = any(base.__module__.startswith('httpx') for base in type(error).__mro__)
+    return _status(error) is None and (of_httpx or isinstance(error, ConnectionError | TimeoutError))
+
+
+def _in_client(error: BaseException) -> bool:
+    """Whether it comes out of the client, or out of Xet, which has no frames of Python."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].f_globals['__name__'].startswith('huggingface_hub')
 
 
 def _is_garbled(error: BaseException) -> bool:
     """An answer that is no JSON, or lacks what the client looks up in it."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    in_client = bool(frames) and frames[-1].f_globals['__name__'].startswith('huggingface_hub')
-    return isinstance(error, json.JSONDecodeError | UnicodeDecodeError) or (in_client and isinstance(error, KeyError))
+    decoding = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
+    return decoding or (isinstance(error, KeyError) and _in_client(error))
+
+
+def _is_broken_transfer(error: BaseException) -> bool:
+    """As Xet tells of whatever is neither the network's nor the token's failure."""
+    return type(error) is RuntimeError and _in_client(error)
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -150,6 +161,10 @@ def _explain(error: BaseException) -> str | None:
         return f'the Hub refuses it ({" ".join(str(error).split())}); correct that and run it again'
     if _is_garbled(error):
         return 'the answers of the Hub cannot be read; check HF_ENDPOINT and run it again'
+    if _is_broken_transfer(error):
+        return f'the transfer failed ({" ".join(str(error).split())}); run it again'
+    if type(error).__name__ == 'XetAuthenticationError':  # of a package that may not be there
+        return _STATUS[401]
     if isinstance(error, OSError):
         return f'{" ".join(str(error).split())}; see to that and run it again'
     return None

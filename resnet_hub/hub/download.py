@@ -15,6 +15,8 @@ from ..files import digest
 from .client import DamagedError, ask
 from .package import check_repo_id, read_config
 
+_TIMM_PICKLE = 'pytorch_model.bin'
+
 
 def download(
     repo_id: str,
@@ -68,7 +70,9 @@ class _Repository:
         except LocalEntryNotFoundError:
             raise
         except EntryNotFoundError:
-            self.refuse_pickle(set(self.api.list_repo_files(self.repo_id, revision=self.revision)))
+            names = set(self.api.list_repo_files(self.repo_id, revision=self.revision))
+            if WEIGHTS_FILE not in names:
+                self.refuse_pickle(names)
             raise InputError(f'{self.repo_id} has no {CONFIG_FILE}: it is not a model that timm can load') from None
         commit = config.parent.name
         names = self.verify(commit)
@@ -117,9 +121,10 @@ class _Repository:
         Raises:
             InputError: always, if there is one; its own error if it cannot be read so.
         """
-        pickle = next((name for name in sorted(names) if name.endswith(PICKLES)), None)
-        if pickle is None:
+        pickles = [name for name in sorted(names) if name.endswith(PICKLES)]
+        if not pickles:
             return
+        pickle = next((name for name in pickles if name == _TIMM_PICKLE), pickles[0])
         _check_name(pickle, self.repo_id)
         read(self.fetch_file(pickle, self.revision))
         raise InputError(

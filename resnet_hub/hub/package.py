@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +24,14 @@ from ..checkpoints.folder import (
     WEIGHTS_FILE,
 )
 from ..datasets import DATASETS
-from ..errors import InputError
+from ..errors import InputError, ResnetHubError
 from ..models import ARCHITECTURES
 from .card import MARK, METRICS, check_card, make_card
 
 #: copied from the folder if they are there
 _EXTRAS = (RECIPE_FILE, HISTORY_FILE, CURVES_FILE)
 OWN_FILES = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, EVALUATION_FILE, *_EXTRAS)
+_PLACE = re.compile(r'local-dir:[^"\n]*[/\\]')  #: of a teacher on this machine, in a recipe
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ def prepare(folder: str | Path, repo_id: str, *, license: str | None = None, des
     A README.md of one's own is sent as it is if it has metadata, and lacks the last line of the cards written here.
 
     Raises:
-        InputError: the folder is no network of ours with weights, computes no finite logits, or its evaluation or
-            card do not fit.
+        InputError: the folder is no network of ours with weights, computes no finite logits, its evaluation or card do
+            not fit, or its own card leaves no use for the options.
     """
     folder = Path(folder)
     check_repo_id(repo_id)
@@ -68,12 +70,16 @@ def prepare(folder: str | Path, repo_id: str, *, license: str | None = None, des
         shown = [{'model': f'hf-hub:{repo_id}', **result} for result in results]  # no path of this machine
         files[EVALUATION_FILE] = _encode(shown)
     files |= {name: (folder / name).read_bytes() for name in _EXTRAS if (folder / name).is_file()}
+    if RECIPE_FILE in files:
+        files[RECIPE_FILE] = _without_place(files[RECIPE_FILE].decode(errors='replace')).encode()
     card = _own_card(folder)
     if card is None:
         curves = CURVES_FILE in files
         card = make_card(repo_id, config, results, license=license, description=description, curves=curves)
+    elif license or description:
+        raise InputError(f'{folder / CARD_FILE} is a card of your own: write --license and --description into it')
     else:
-        check_card(card, repo_id, results)
+        check_card(card, repo_id, config, results)
     return Package(folder, repo_id, {CARD_FILE: card.encode(), **files})
 
 
@@ -100,12 +106,15 @@ def read_config(path: Path, what: str) -> dict[str, Any]:
         raise InputError(
             f'{what} has no {path.name}; `resnet-hub convert` makes a model folder of a checkpoint'
         ) from None
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f'{path.name} of {what} cannot be read ({" ".join(str(error).split())}); correct it') from None
     if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise InputError(
             f'{what} holds {architecture!r}, which is not a network of resnet-hub; `resnet-hub list` shows those that are'
         )
+    for key in ('model_args', 'source', 'recipe', 'measured'):
+        if not isinstance(config.get(key, {}), dict):
+            raise InputError(f'{key} in {path.name} of {what} is no object; correct it, or leave it out')
     cfg = config.get('pretrained_cfg')
     if not (isinstance(cfg, dict) and {'mean', 'std', 'input_size'} <= cfg.keys() and config.get('num_classes')):
         raise InputError(
@@ -116,6 +125,10 @@ def read_config(path: Path, what: str) -> dict[str, Any]:
 
 def _encode(content: Any) -> bytes:
     return (json.dumps(content, indent=2) + '\n').encode()
+
+
+def _without_place(text: str) -> str:
+    return _PLACE.sub('local-dir:', text)
 
 
 def _portable_config(config: Mapping[str, Any], sha256: str, folder: Path) -> dict[str, Any]:
@@ -132,7 +145,7 @@ def _portable_config(config: Mapping[str, Any], sha256: str, folder: Path) -> di
             f'{folder / WEIGHTS_FILE} is not the file that {CONFIG_FILE} has the digest of: take both from the same '
             'training or conversion'
         )
-    portable: dict[str, Any] = {**json.loads(json.dumps(config)), 'sha256': sha256}
+    portable: dict[str, Any] = {**json.loads(_without_place(json.dumps(config))), 'sha256': sha256}
     portable.setdefault('dtype', 'float32')
     arguments = portable.get('model_args', {})
     if 'num_classes' in arguments:
@@ -147,7 +160,7 @@ def read_results(folder: Path, config: Mapping[str, Any]) -> list[dict[str, Any]
     """The entries of evaluation.json, else what a conversion measured; without the name of the model.
 
     Raises:
-        InputError: an entry is broken, or of another number of classes.
+        InputError: an entry is broken, or of another number of classes; or they are of several models.
     """
     path = folder / EVALUATION_FILE
     converted = [{'split': 'test', **config['measured']}] if 'measured' in config else []
@@ -155,10 +168,13 @@ def read_results(folder: Path, config: Mapping[str, Any]) -> list[dict[str, Any]
         entries = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else converted
         results = [{key: entry[key] for key in ('dataset', 'split', *METRICS, 'images')} for entry in entries]
         rounded = any(entry.get('precision', 'float32') != 'float32' for entry in entries)
+        measured = [(entry.get('model'), entry['dataset'], entry['split']) for entry in entries]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f'{path} is not what `resnet-hub evaluate --json` prints ({error!r}); run it again, or remove the file'
         ) from None
+    if len({model for model, _, _ in measured}) > 1 or len(set(measured)) < len(measured):
+        raise InputError(f'{path} has figures of several models: run `resnet-hub evaluate --json` on this one alone')
     if rounded:
         raise InputError(f'{path} was measured in another precision: run `resnet-hub evaluate --json` without --bf16')
     for result in results:
@@ -178,7 +194,7 @@ def _check_logits(folder: Path) -> None:
 
     try:
         model: Any = load_model(f'local-dir:{folder}', 'cpu')
-    except Exception as error:  # whatever a config makes of the network
+    except ResnetHubError as error:
         raise InputError(f'{error}: config.json and model.safetensors must be of one network') from None
     images = torch.rand(2, *model.pretrained_cfg['input_size'], generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -191,5 +207,8 @@ def _own_card(folder: Path) -> str | None:
     path = folder / CARD_FILE
     if not path.is_file():
         return None
-    text = path.read_text(encoding='utf-8-sig')
+    try:
+        text = path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise InputError(f'{path} is not UTF-8 ({error}); save it as that') from None
     return text if text.lstrip().startswith('---') and MARK not in text else None

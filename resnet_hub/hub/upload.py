@@ -77,7 +77,7 @@ def push_folders(folders: Iterable[str | Path], owner: str, **options: Any) -> l
     for folder, repo_id in repo_ids(folders, owner).items():
         try:
             uploads.append(push_to_hub(folder, repo_id, **options))
-        except ResnetHubError as error:
+        except (ResnetHubError, OSError) as error:
             uploads.append(Upload(folder, repo_id, 'failed', str(error)))
     return uploads
 
