@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from contextlib import ExitStack
 from typing import Any
 
@@ -72,13 +73,13 @@ def optimize(
             it too; for processors see `torch.cpu._is_avx512_bf16_supported`). None: as the model is.
 
     Raises:
-        InputError: torch.fx cannot trace the network; another dtype.
+        InputError: torch.fx cannot trace the network, or it calls a convolution or norm twice; another dtype.
         ResnetHubError: torch.compile does not work on this machine.
     """
     if dtype not in (None, torch.bfloat16, torch.float16):
         raise InputError(f'dtype must be torch.bfloat16, torch.float16 or None, not {dtype}')
     if compile:
-        _check_compiler(next(model.parameters()).device)
+        check_compiler(next(model.parameters()).device)
     model = _fold_norms(copy.deepcopy(model)).to(memory_format=torch.channels_last)
     if dtype:
         for module in model.modules():
@@ -111,7 +112,11 @@ def _trace(model: nn.Module) -> fx.GraphModule:
 
 @torch.no_grad()
 def _fold_norms(model: nn.Module) -> nn.Module:
-    """Put the convolutions of PyTorch's fusion in place of the model's own, and identities in place of their norms."""
+    """Put the convolutions of PyTorch's fusion in place of the model's own, and identities in place of their norms.
+
+    Raises:
+        InputError: fx cannot follow it, or a convolution or norm is called twice, which the fusion would get wrong.
+    """
     from torch.fx.experimental.optimization import fuse
 
     model.eval()
@@ -121,18 +126,25 @@ def _fold_norms(model: nn.Module) -> nn.Module:
     dtype = next(model.parameters()).dtype
     model.to(torch.promote_types(dtype, torch.float32))  # halves are rounded once, after the fusion
     traced = _trace(model)
-    names = {node.target for node in traced.graph.nodes if node.op == 'call_module'}
+    names = Counter(node.target for node in traced.graph.nodes if node.op == 'call_module')
+    shared = next((name for name, calls in names.items() if calls > 1 and _is_folded(traced, name)), None)
+    if shared:
+        raise InputError(f'{shared} is called more than once: no norm can be folded into it, or out of it')
     left = dict(fuse(traced, inplace=True, no_trace=True).named_modules())
     for name in names:
         model.set_submodule(name, left.get(name, nn.Identity()))
     return model.to(dtype)
 
 
+def _is_folded(model: nn.Module, name: str) -> bool:
+    return isinstance(model.get_submodule(name), nn.Conv2d | nn.BatchNorm2d)
+
+
 def _negative(x: Tensor) -> Tensor:
     return -x
 
 
-def _check_compiler(device: torch.device) -> None:
+def check_compiler(device: torch.device) -> None:
     """Compile next to nothing, so that a machine without a (working) compiler is found out here.
 
     Raises:

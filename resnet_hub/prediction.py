@@ -19,6 +19,9 @@ from .optimization import InferenceModel, optimize
 
 _IMAGES_PER_TASK = 8  #: many, because a task takes a third of the time of a 32×32 image; few, to end soon after Ctrl-C
 
+#: formats that Pillow only writes, knows by name, or hands on to another program
+_NOT_DECODED = {'BUFR', 'EPS', 'GRIB', 'HDF5', 'MPEG', 'PALM', 'PDF', 'WMF'}
+
 
 class Prediction(NamedTuple):
     """The likeliest classes of an image, or why there are none."""
@@ -35,10 +38,11 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
         InputError: a folder that holds no image.
     """
     Image.init()
+    suffixes = {suffix for suffix, kind in Image.EXTENSION.items() if kind not in _NOT_DECODED}
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.rglob('*') if p.suffix.lower() in Image.EXTENSION and p.is_file())
+            inside = sorted(p for p in path.rglob('*') if p.suffix.lower() in suffixes and p.is_file())
             if not inside:
                 raise InputError(f'{path} holds no image; give image files or a folder of them')
             found += inside
@@ -55,12 +59,13 @@ def read_image(path: str | Path) -> Image.Image:
     """
     try:
         with Image.open(path) as file:
-            image: Image.Image = ImageOps.exif_transpose(file)
+            file.load()
+            image = _upright(file)
     except FileNotFoundError:
         raise InputError(f'{path}: no such file') from None
     except UnidentifiedImageError:
         raise InputError(f'{path}: not an image that Pillow can read') from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Exception as error:  # whatever a parser makes of broken bytes
         raise InputError(f'{path}: broken or unreadable image ({error})') from None
     if image.mode.startswith(('I', 'F')):
         image = _to_8_bit(image)
@@ -68,6 +73,15 @@ def read_image(path: str | Path) -> Image.Image:
         image = image.convert('RGBA')
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
     return image.convert('RGB')
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As EXIF says that it was taken; as it is, where the EXIF is broken."""
+    try:
+        turned: Image.Image = ImageOps.exif_transpose(image)
+    except Exception:  # whatever a parser makes of broken bytes, which say nothing of the pixels
+        return image.copy()
+    return turned
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
@@ -114,9 +128,15 @@ def predict(
         paths: image files.
         topk: classes to answer, at most.
         batch_size: images classified at a time, while those of the next batch are decoded.
-        label_names: names of the classes; None: those of the model's `pretrained_cfg`, else their numbers.
+        label_names: names of the classes; None: those of the model's `pretrained_cfg`, if as many, else their numbers.
+
+    Raises:
+        InputError: a model that does not take colour images, or another number of names.
     """
-    names = label_names or getattr(model, 'pretrained_cfg', {}).get('label_names')
+    cfg: Any = getattr(model, 'pretrained_cfg', {})
+    channels, names = cfg.get('input_size', (3,))[0], label_names or cfg.get('label_names') or ()
+    if channels != 3:
+        raise InputError(f'the model takes images of {channels} channels, these have 3')
     transform = make_transform(model, normalize=False)
     model = model.eval()
     if len(paths) > batch_size and not isinstance(model, InferenceModel):
@@ -129,7 +149,10 @@ def predict(
         if good:
             with torch.inference_mode():
                 x = normalise_like(model, torch.stack(good).to(weight.device))
-                answers = iter(_best(model(x.to(weight.dtype)).float().softmax(1), topk, names))
+                logits = model(x.to(weight.dtype)).float()
+            if label_names and len(label_names) != logits.shape[1]:
+                raise InputError(f'{len(label_names)} label_names for a model of {logits.shape[1]} classes')
+            answers = iter(_best(logits.softmax(1), topk, names))
         for path, image in batch:
             yield Prediction(path, next(answers)) if isinstance(image, Tensor) else Prediction(path, [], image)
 
@@ -164,10 +187,10 @@ def _try_read(path: str | Path, transform: Any) -> Tensor | str:
         return str(error)
 
 
-def _best(probabilities: Tensor, topk: int, names: Sequence[str] | None) -> list[list[tuple[str, float]]]:
-    """Names and values of the largest of each row, best first."""
+def _best(probabilities: Tensor, topk: int, names: Sequence[str]) -> list[list[tuple[str, float]]]:
+    """Names and values of the largest of each row, best first; names of another classifier are left out."""
+    known = len(names) == probabilities.shape[1]
     rows = zip(*(t.tolist() for t in probabilities.topk(min(topk, probabilities.shape[1]))), strict=True)
     return [
-        [(names[i] if names and i < len(names) else str(i), p) for p, i in zip(values, indices, strict=True)]
-        for values, indices in rows
+        [(names[i] if known else str(i), p) for p, i in zip(values, indices, strict=True)] for values, indices in rows
     ]

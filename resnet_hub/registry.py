@@ -17,6 +17,7 @@ from timm.models._pretrained import PretrainedCfg
 from torch import nn
 
 from .datasets import DATASETS
+from .distributed import choose_device
 from .errors import InputError, ResnetHubError
 from .models import ARCHITECTURES
 from .models.timm_api import make_pretrained_cfg
@@ -86,6 +87,9 @@ def _create(
     """
     cls, row = ARCHITECTURES[name]
     cfg = resolve_pretrained_cfg(name, pretrained_cfg, pretrained_cfg_overlay)
+    overlay = pretrained_cfg_overlay or {}
+    if (overlay.get('hf_hub_id') or overlay.get('url')) and not overlay.get('file'):
+        cfg = replace(cfg, file=None)  # timm would prefer the package's file
     weights = _catalog_row(name, cfg)
     model_args = {**(weights.model_args if weights else {}), **kwargs}
     own = cfg.state_dict or cfg.file or cfg.hf_hub_id  # of the user: timm prefers each of them to the row's url
@@ -125,7 +129,7 @@ def load_model(name: str, device: str | None = None) -> nn.Module:
         device: None takes a GPU where there is one.
 
     Raises:
-        InputError: no such model, or none with weights.
+        InputError: no such model or device, none with weights, or a config.json or weights that make no network.
         ResnetHubError: its weights cannot be had, or do not fit it.
     """
     import timm
@@ -142,13 +146,21 @@ def load_model(name: str, device: str | None = None) -> nn.Module:
         from .checkpoints.folder import check_folder
 
         check_folder(name.removeprefix('local-dir:'))
+    where = choose_device(device)
     try:
         model = timm.create_model(name, pretrained=True)
-    except (ValueError, FileNotFoundError) as error:
-        raise InputError(f'{name}: {" ".join(str(error).split())}') from None
+    except ResnetHubError:
+        raise
     except (RuntimeError, OSError) as error:
-        raise ResnetHubError(f'{name}: {" ".join(str(error).split())}') from None
-    return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
+        kind = InputError if isinstance(error, FileNotFoundError) else ResnetHubError
+        raise kind(f'{name}: {" ".join(str(error).split())}') from None
+    except KeyError as error:
+        raise InputError(
+            f'{name}: its config.json has no {error}, so that it is not a model that timm can load'
+        ) from None
+    except Exception as error:  # whatever a stranger's config or weights make of the network
+        raise InputError(f'{name}: {" ".join(str(error).split()) or type(error).__name__}') from None
+    return model.to(where).eval()
 
 
 def _did_you_mean(name: str) -> str:

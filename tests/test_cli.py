@@ -24,6 +24,13 @@ REFUSED = [
     ('train -o run --data . --resume', 2, 'recipe.toml'),
     ('train -o run --data .', 2, 'no train-*.parquet in .'),
     ('list nothing*', 2, "nothing is called 'nothing*'"),
+    ('list cifar_resnet50 --pretrained', 2, "no weights are called 'cifar_resnet50'; resnet-hub list --pretrained"),
+    ('train -o run --data . --model resnet18', 2, "unknown architecture 'resnet18'"),
+    ('train -o run --data . --recipe cifar_resnet20.cifar10 --epochs 40', 2, "'16:10 24:50' must leave an epoch of 40"),
+    ('train -o run --data . --momentum 0', 2, 'the optimiser sgd refuses the recipe: Nesterov'),
+    ('train -o run --data . --opt adahessian', 2, 'adahessian needs second derivatives'),
+    ('train -o run --data . --clip-grad inf', 2, 'numbers must be finite'),
+    ('train -o run --data . --crop 32', 2, 'crop must be from 0 to 31'),
 ]
 
 
@@ -45,7 +52,7 @@ def test_list_shows_every_architecture(command):
 
 
 def test_list_shows_and_verifies_the_weights(command):
-    rows = json.loads(command('list', '--pretrained', '--verify', '--json').out)
+    rows = json.loads(command('list', '--verify', '--json').out)
     assert {row['weights']: row['top1'] for row in rows} == {name: row.top1 for name, row in WEIGHTS.items()}
     assert all(row['file'] == 'verified' for row in rows if WEIGHTS[row['weights']].url is None)
     assert 'cifar_resnet20.cifar10' in command('list', 'cifar_resnet20', '--pretrained').out

@@ -249,6 +249,16 @@ def test_refused():
         def forward(self, x):
             return self.conv(x) if x.sum() > 0 else x
 
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.bn1, self.bn2 = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return self.bn2(self.conv(self.bn1(self.conv(x))))
+
+    with pytest.raises(InputError, match='conv is called more than once'):
+        optimize(Shared())
     with pytest.raises(InputError, match=r'torch\.fx cannot trace Deciding') as caught:
         optimize(Deciding())
     assert '\n' not in str(caught.value)

@@ -15,6 +15,8 @@ from PIL import Image
 from torch import nn
 
 from resnet_hub import InputError, optimize, predict
+from resnet_hub.checkpoints.folder import make_config, write_folder
+from resnet_hub.datasets import DATASETS
 from resnet_hub.prediction import find_images, make_transform, normalise_like, read_image
 
 CAT = Path(__file__).parent / 'images' / 'cat.jpg'
@@ -77,6 +79,12 @@ def test_the_camera_was_turned(picture, tmp_path):
     same(read_image(tmp_path / 'turned.png'), picture.convert('RGB').transpose(Image.Transpose.ROTATE_270))
 
 
+@pytest.mark.parametrize('exif', [b'II*\0', b'no TIFF', b'MM\0*\0\0\0\xff'])
+def test_broken_exif_turns_nothing(picture, tmp_path, exif):
+    picture.convert('RGB').save(tmp_path / 'odd.png', exif=b'Exif\0\0' + exif)
+    same(read_image(tmp_path / 'odd.png'), picture.convert('RGB'))
+
+
 @pytest.mark.parametrize('size', [(1, 1), (32, 32), (3000, 20), (17, 400)])
 def test_any_size_is_brought_to_the_size_of_the_network(size):
     model = timm.create_model('cifar_resnet8')
@@ -118,6 +126,43 @@ def test_answers_are_the_largest_probabilities_in_the_order_of_the_files(picture
         best = sorted(zip(p.tolist(), 'abcdefghij', strict=True), reverse=True)[:3]
         assert [name for name, _ in answer.classes] == [name for _, name in best]
         assert [value for _, value in answer.classes] == pytest.approx([value for value, _ in best], abs=1e-5)
+
+
+def test_names_of_another_classifier_are_not_used(picture, tmp_path):
+    picture.convert('RGB').save(tmp_path / 'a.png')
+    model = timm.create_model('cifar_resnet20', pretrained=True)
+    assert {name for name, _ in next(predict(model, [tmp_path / 'a.png'])).classes} <= set(DATASETS['cifar10'].classes)
+    for classes in (7, 100):
+        model.reset_classifier(classes)
+        ((_, answers, _),) = predict(model, [tmp_path / 'a.png'], topk=classes)
+        assert {name for name, _ in answers} == {str(i) for i in range(classes)}
+    with pytest.raises(InputError, match='3 label_names for a model of 100 classes'):
+        next(predict(model, [tmp_path / 'a.png'], label_names='abc'))
+
+
+def test_networks_and_devices_that_cannot_be_used(tmp_path, command, monkeypatch):
+    grey = make_config('cifar_resnet8', mean=(0.1,), std=(0.3,), num_classes=10, in_chans=1)
+    write_folder(tmp_path / 'grey', timm.create_model('cifar_resnet8', in_chans=1).state_dict(), grey)
+    (tmp_path / 'bert').mkdir()
+    (tmp_path / 'bert' / 'config.json').write_text('{"model_type": "bert"}')
+    cut = make_config('cifar_resnet8', mean=(0.5,) * 3, std=(0.3,) * 3, num_classes=10)
+    (tmp_path / 'cut').mkdir()
+    (tmp_path / 'cut' / 'config.json').write_text(json.dumps(cut))
+    (tmp_path / 'cut' / 'model.safetensors').write_bytes((tmp_path / 'grey' / 'model.safetensors').read_bytes()[:9000])
+    (tmp_path / 'odd').mkdir()
+    (tmp_path / 'odd' / 'config.json').write_text(json.dumps({**cut, 'model_args': {'depth': 9}}))
+    monkeypatch.chdir(tmp_path)
+    for options, message in (
+        (('--model', 'local-dir:grey'), 'takes images of 1 channels'),
+        (('--model', 'local-dir:bert'), "local-dir:bert: its config.json has no 'architecture'"),
+        (('--model', 'local-dir:cut'), 'local-dir:cut: '),
+        (('--model', 'local-dir:odd'), "unexpected keyword argument 'depth'"),
+        (('--device', 'gpu'), "unknown device 'gpu'"),
+        (('--device', 'meta'), 'this machine cannot compute on meta'),
+        (('--device', 'cuda:99'), 'cuda:99 is not there'),
+    ):
+        done = command('predict', CAT, *options, expect=2)
+        assert message in done.err and len(done.err.splitlines()) == 1 and not done.out, done
 
 
 @pytest.fixture(scope='module')
@@ -202,7 +247,8 @@ def test_files_and_folders(tmp_path, picture):
     (tmp_path / 'b' / 'c').mkdir(parents=True)
     for name in ('b/2.png', 'b/1.PNG', 'b/c/3.gif'):
         picture.convert('RGB').save(tmp_path / name)
-    (tmp_path / 'b' / 'notes.txt').write_text('')
+    for name in ('notes.txt', 'paper.pdf', 'figure.eps', 'weights.h5'):
+        (tmp_path / 'b' / name).write_text('')
     found = find_images([CAT, tmp_path / 'b'])
     assert found == [CAT, *(tmp_path / 'b' / name for name in ('1.PNG', '2.png', 'c/3.gif'))]
     (tmp_path / 'empty').mkdir()

@@ -596,6 +596,14 @@ def test_ones_own_file_wins(source, tmp_path):
     assert_loaded(own, model.state_dict())
 
 
+def test_ones_own_url_goes_past_the_weights_in_the_package(tmp_path):
+    model = randomise(timm.create_model('cifar_resnet20'))
+    torch.save(model.state_dict(), tmp_path / 'own.pth')
+    overlay = {'url': (tmp_path / 'own.pth').as_uri()}
+    options = {'cache_dir': tmp_path, 'pretrained_cfg_overlay': overlay}
+    assert_loaded(timm.create_model('cifar_resnet20', pretrained=True, **options), model.state_dict())
+
+
 def test_state_dict_in_the_cfg(source):
     state = {k: v.clone() for k, v in source.state.items()}
     options = {**source.kwargs, 'pretrained_cfg_overlay': {'state_dict': state}}

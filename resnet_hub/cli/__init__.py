@@ -22,6 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has left: head, less
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a disk that is full, a folder that is not ours to write to
+        print(f'resnet-hub {args.command}: {error}; see to that and run it again', file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 

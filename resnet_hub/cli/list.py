@@ -16,11 +16,13 @@ def add(commands: Any) -> None:
         'list',
         _run,
         'show the architectures, or the pretrained weights',
-        ['list', "list 'preact*'", 'list --pretrained', 'list --pretrained --verify'],
+        ['list', "list 'preact*'", 'list --pretrained', 'list --verify'],
     )
     command.add_argument('filter', nargs='?', default='*', help='a shell pattern of names')
     command.add_argument('--pretrained', action='store_true', help='the weights, with their accuracy')
-    command.add_argument('--verify', action='store_true', help='with --pretrained: compare the digests of the files')
+    command.add_argument(
+        '--verify', action='store_true', help='the weights, and whether the files of ours have their digests'
+    )
     command.add_argument('--json', action='store_true', help='for programs')
 
 
@@ -30,9 +32,10 @@ def _run(args: argparse.Namespace) -> None:
     from ..models import ARCHITECTURES
     from ..weights.catalog import WEIGHTS, tags
 
+    pretrained = args.pretrained or args.verify
     rows: list[dict[str, Any]] = []
     for name, (_, row) in ARCHITECTURES.items():
-        if not args.pretrained and fnmatch(name, args.filter):
+        if not pretrained and fnmatch(name, args.filter):
             shape = {
                 'block': row.block,
                 'layers': ' '.join(map(str, row.layers)),
@@ -42,14 +45,15 @@ def _run(args: argparse.Namespace) -> None:
                 {'architecture': name, **shape, 'parameters': row.params, 'weights': ' '.join(tags(name)) or '-'}
             )
         for weights in (f'{name}.{tag}' for tag in tags(name)):
-            if args.pretrained and (fnmatch(weights, args.filter) or fnmatch(name, args.filter)):
+            if pretrained and (fnmatch(weights, args.filter) or fnmatch(name, args.filter)):
                 w = WEIGHTS[weights]
                 figures = {'parameters': row.params, 'top1': w.top1, 'top5': w.top5, 'nll': w.nll}
                 origin = {'license': w.publisher.license, 'publisher': w.publisher.name}
                 verified = {'file': _verify(weights)} if args.verify else {}
                 rows.append({'weights': weights, 'dataset': w.dataset, **figures, **origin, **verified})
     if not rows:
-        raise InputError(f'nothing is called {args.filter!r}; resnet-hub list shows all there is')
+        what, all = ('no weights are', ' --pretrained') if pretrained else ('nothing is', '')
+        raise InputError(f'{what} called {args.filter!r}; resnet-hub list{all} shows all there is')
     (print_json if args.json else print_rows)(rows)
 
 

@@ -44,7 +44,8 @@ class TimmModel(nn.Module):
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """As torch's, but a network on the meta device takes the tensors over instead of losing them.
 
-        What the state dict does not cover (a new head) is then initialised on the CPU.
+        What the state dict does not cover (a new head) is then initialised on the CPU. Tensors of a safetensors file
+        stay mapped to it: replace such a file as a whole, as all that write one here do, not its bytes in place.
         """
         own = self.state_dict()
         if not any(tensor.is_meta for tensor in own.values()):

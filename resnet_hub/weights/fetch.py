@@ -1,6 +1,6 @@
 """From a row of the catalog to a native safetensors file that is what the row says.
 
-A digest is checked once, when the bytes arrive and before anything in them is parsed; what has passed is converted
+A digest is checked once, when the bytes arrive and before any tensor in them is read; what has passed is converted
 into our cache, and found there from then on. What lies in the package or beside it came with them.
 """
 
