@@ -43,6 +43,7 @@ from tqdm import tqdm
 
 from resnet_hub import ResnetHubError, evaluate, optimize, predict
 from resnet_hub.data import Images, load_images
+from resnet_hub.evaluation import ieee_convolutions
 from resnet_hub.files import replacing, save_weights
 from resnet_hub.registry import load_model
 from resnet_hub.training import has_fast_bf16
@@ -195,8 +196,9 @@ def speeds(net: Net, device: torch.device, settings: Settings) -> Iterator[Compa
     sides |= our_sides(model.to(device), x)
     matrices = matrix_product(device)
     what, least = f'{net.name}, batch {net.batch}', 0 if settings.quick else 0.1
-    with torch.no_grad():
+    with torch.no_grad(), ieee_convolutions():
         check_logits({side: forward(x) for side, forward in sides.items()})
+    with torch.no_grad():
         clocks = {side: Clock(forward, x, least) for side, forward in sides.items()}
         clocks['matrices'] = Clock(matrices.mm, matrices, least)
         times = take_turns(what, clocks, settings.rounds(20), warm_up=False)
@@ -224,7 +226,7 @@ def our_sides(model: nn.Module, x: Tensor) -> dict[str, Callable[[Tensor], Tenso
 
 
 def matrix_product(device: torch.device) -> Tensor:
-    """A square matrix whose product with itself shows what the chip can do, in the type that its target is in."""
+    """A square matrix whose product with itself is a yardstick of the chip, in the type that its target is in."""
     if device.type == 'cpu':
         return torch.randn(2048, 2048)
     return torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
@@ -287,7 +289,7 @@ for module in open(modules).read().split():  # what a run imports
         importlib.import_module(module)
 start = time.perf_counter()
 with contextlib.redirect_stdout(io.StringIO()):
-    code = main(['predict', image])
+    code = main(['predict', image, '--device', 'cpu'])
 seconds = time.perf_counter() - start
 assert code == 0
 print(json.dumps({'seconds': seconds, 'modules': [*sys.modules]}))
@@ -382,6 +384,8 @@ def training(settings: Settings) -> Iterator[Comparison]:
             return statistics.mean(map(float, re.findall(r'images_per_second (\S+)', log)[1:]))
 
         sides = {USUAL: usual, TRAIN: ours, f'{TRAIN} --no-bf16': lambda: ours('--no-bf16')}
+        if device == 'cuda':
+            sides[f'{TRAIN} --compile'] = lambda: ours('--compile')
         samples = take_turns('train', sides, settings.rounds(3), warm_up=False)
     yield Comparison(f'train {row.name}, batch 128', 'images/s', samples, {TRAIN: row.target}, USUAL)
 
@@ -497,6 +501,8 @@ def main() -> None:
         for name in args.only or ():
             if lacking[name]:
                 parser.error(f'{name} needs {lacking[name]}')
+        if args.json and args.json.exists():
+            json.loads(args.json.read_text(encoding='utf-8'))  # a broken file is found before the work
         print(describe(environment()))
         for name in args.only or [name for name in SECTIONS if not lacking[name]]:
             measure(name, settings, args.json)

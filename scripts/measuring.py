@@ -175,7 +175,7 @@ def rows(comparisons: Sequence[dict[str, Any]], brief: bool = False) -> list[tup
         for side, result in comparison['sides'].items():
             if brief and 'target' not in result:
                 continue
-            ratio = (f'{result["ratio"]:.2f} ×', _range(result['ratios'])) if 'ratio' in result else ('', '')
+            ratio = (f'{_number(result["ratio"])} ×', _range(result['ratios'])) if 'ratio' in result else ('', '')
             lines.append((what, side, _number(result['median']), _range(result['samples']), *ratio, _verdict(result)))
             what = ''
     return lines

@@ -17,9 +17,10 @@ from pathlib import Path
 from resnet_hub import cli
 from resnet_hub.checkpoints.folder import CONFIG_FILE, EVALUATION_FILE, RECIPE_FILE, WEIGHTS_FILE
 from resnet_hub.errors import InputError, ResnetHubError
+from resnet_hub.files import replacing
 from resnet_hub.hub.package import prepare
 from resnet_hub.recipe import Recipe
-from resnet_hub.weights.catalog import OWNER, recipe_file, weights_file, weights_folder
+from resnet_hub.weights.catalog import OWNER, RESNET_HUB, recipe_file, weights_file, weights_folder
 
 LARGEST = 2_000_000  #: bytes of weights that come with the package
 
@@ -36,13 +37,13 @@ def publish(run: Path, data: str | None) -> str:
         if code := cli.main(['evaluate', f'local-dir:{run}', *options]):
             sys.exit(code)
     (run / EVALUATION_FILE).write_text(printed.getvalue(), encoding='utf-8')
-    files = prepare(run, f'{OWNER}/{name}').files
+    files = prepare(run, f'{OWNER}/{name}', license=RESNET_HUB.license).files
     small = len(files[WEIGHTS_FILE]) <= LARGEST
     folder = weights_folder(name)
     targets = {weights_file(name): WEIGHTS_FILE} if small else {folder / file: file for file in files}
     for path, file in {**targets, recipe_file(name): RECIPE_FILE}.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(files[file])
+        with replacing(path) as temporary:
+            temporary.write_bytes(files[file])
         print(path)
     (result,) = json.loads(files[EVALUATION_FILE])
     figures = f'{result["top1"]:.2f} {result["top5"]:.2f} {result["nll"]:.4f}'
@@ -56,11 +57,12 @@ def main() -> int:
     parser.add_argument('--data', metavar='DIR', help='folder with test-*.parquet; default: from the Hub')
     args = parser.parse_args()
     try:
-        rows = [publish(run, args.data) for run in args.runs]
+        for run in args.runs:
+            row = publish(run, args.data)
+            print(f'for _OUR_ROWS of the catalog, then python scripts/readme.py:\n{row}', flush=True)
     except ResnetHubError as error:
         print(f'publish.py: {error}', file=sys.stderr)
         return error.exit_code
-    print('\nfor _OUR_ROWS of the catalog, then python scripts/readme.py:', *rows, sep='\n')
     return 0
 
 

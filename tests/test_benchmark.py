@@ -104,11 +104,11 @@ def test_markdown():
     assert len({line.count('|') for line in lines[4:]}) == 1
     assert lines[6:8] == [
         '| work (images/s) | theirs | 2 | 1 to 10 |  |  |  |',
-        '|  | ours | 4 | 3 to 30 | 3.00 × | 2 to 3 | ≥ 3 ×: met |',
+        '|  | ours | 4 | 3 to 30 | 3 × | 2 to 3 | ≥ 3 ×: met |',
     ]
     assert len(lines) == 6 + 3 * 2
     brief = markdown({'loading': section(), 'predict': section()}, brief=True).splitlines()
-    assert brief[4:] == ['| work (images/s) | ours | 4 | 3 to 30 | 3.00 × | 2 to 3 | ≥ 3 ×: met |'] * 2
+    assert brief[4:] == ['| work (images/s) | ours | 4 | 3 to 30 | 3 × | 2 to 3 | ≥ 3 ×: met |'] * 2
 
 
 def run(monkeypatch, *arguments):

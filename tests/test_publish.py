@@ -61,7 +61,7 @@ def clone(tmp_path_factory, tiny_data):
     runs = {name: write_run(folder / name, name.partition('.')[0], seed) for seed, name in enumerate((SMALL, LARGE), 3)}
     done = run_in(root, root / 'scripts' / 'publish.py', *runs.values(), '--data', tiny_data[0])
     assert done.returncode == 0, done.stderr
-    rows = dict(zip(runs, done.stdout.splitlines()[-2:], strict=True))
+    rows = dict(zip(runs, [line for line in done.stdout.splitlines() if line.startswith('    ')], strict=True))
     return Clone(root, runs, rows)
 
 
@@ -86,7 +86,7 @@ def test_files_go_where_their_size_wants_them(clone):
     assert digest(folder / 'model.safetensors') == digest(clone.runs[LARGE] / 'model.safetensors')
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert files.keys() == {'model.safetensors', 'config.json', 'README.md', 'evaluation.json', 'recipe.toml'}
-    assert files == prepare(folder, f'org/{LARGE}').files, 'what `resnet-hub upload` would send'
+    assert files == prepare(folder, f'org/{LARGE}', license='apache-2.0').files, 'what `resnet-hub upload` would send'
     assert b'license: apache-2.0' in files['README.md']
 
 
