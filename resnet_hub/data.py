@@ -61,11 +61,10 @@ def load_images(name: str, split: str, folder: str | Path | None = None) -> Imag
         MissingExtraError: pyarrow is not installed.
     """
     try:
-        import pyarrow.parquet as pq
+        import pyarrow.parquet  # noqa: F401
     except ImportError:
         raise MissingExtraError('pyarrow', 'train') from None
     import numpy as np
-    from PIL import Image
     from tqdm.auto import tqdm
 
     dataset = find_dataset(name)
@@ -74,15 +73,10 @@ def load_images(name: str, split: str, folder: str | Path | None = None) -> Imag
     with tqdm(desc=f'{name} {split}', unit=' images', leave=False, delay=1, disable=None) as bar:
         for file in files:
             try:
-                columns = pq.read_schema(file).names
-                if dataset.image not in columns or dataset.label not in columns:
-                    shown = f'{", ".join(columns)}, not {dataset.image}, {dataset.label}'
-                    raise InputError(f'{file} is not {name}: its columns are {shown}')
-                for batch in pq.ParquetFile(file).iter_batches(1024, columns=[dataset.image, dataset.label]):
-                    encoded = batch.column(0).field('bytes').to_pylist()
-                    pixels += [np.asarray(Image.open(io.BytesIO(item)).convert('RGB')) for item in encoded]
-                    labels += batch.column(1).to_pylist()
-                    bar.update(len(encoded))
+                for decoded, classes in _read_batches(file, name, dataset):
+                    pixels += decoded
+                    labels += classes
+                    bar.update(len(classes))
             except InputError:
                 raise
             except (OSError, ValueError, KeyError) as error:  # of pyarrow and Pillow, where bytes are damaged
@@ -96,6 +90,22 @@ def load_images(name: str, split: str, folder: str | Path | None = None) -> Imag
     return images
 
 
+def _read_batches(file: Path, name: str, dataset: Dataset) -> Iterator[tuple[list[Any], list[int]]]:
+    """Decoded images, uint8 (H, W, 3), and their labels, a thousand at a time."""
+    import numpy as np
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    columns = pq.read_schema(file).names
+    if dataset.image not in columns or dataset.label not in columns:
+        shown = f'{", ".join(columns)}, not {dataset.image}, {dataset.label}'
+        raise InputError(f'{file} is not {name}: its columns are {shown}')
+    for batch in pq.ParquetFile(file).iter_batches(1024, columns=[dataset.image, dataset.label]):
+        encoded = batch.column(0).field('bytes').to_pylist()
+        images = [np.asarray(Image.open(io.BytesIO(item)).convert('RGB')) for item in encoded]
+        yield images, batch.column(1).to_pylist()
+
+
 def _parquet_files(name: str, dataset: Dataset, split: str, folder: str | Path | None) -> list[Path]:
     pattern = f'{split}-*.parquet'
     if folder is None:
@@ -104,7 +114,7 @@ def _parquet_files(name: str, dataset: Dataset, split: str, folder: str | Path |
         from .hub.client import ask
 
         wanted: Any = {'repo_type': 'dataset', 'allow_patterns': f'{dataset.folder}/{pattern}'}
-        folder = ask(dataset.repo, lambda: snapshot_download(dataset.repo, **wanted))  # --data, where it is elsewhere
+        folder = Path(ask(dataset.repo, lambda: snapshot_download(dataset.repo, **wanted))) / dataset.folder
     folder = Path(folder)
     for files in (sorted(folder.glob(pattern)), sorted((folder / name).rglob(pattern)), sorted(folder.rglob(pattern))):
         if files:

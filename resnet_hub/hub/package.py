@@ -169,11 +169,12 @@ def read_results(folder: Path, config: Mapping[str, Any]) -> list[dict[str, Any]
         results = [{key: entry[key] for key in ('dataset', 'split', *METRICS, 'images')} for entry in entries]
         rounded = any(entry.get('precision', 'float32') != 'float32' for entry in entries)
         measured = [(entry.get('model'), entry['dataset'], entry['split']) for entry in entries]
+        mixed = len({model for model, _, _ in measured}) > 1 or len({*measured}) < len(measured)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f'{path} is not what `resnet-hub evaluate --json` prints ({error!r}); run it again, or remove the file'
         ) from None
-    if len({model for model, _, _ in measured}) > 1 or len(set(measured)) < len(measured):
+    if mixed:
         raise InputError(f'{path} has figures of several models: run `resnet-hub evaluate --json` on this one alone')
     if rounded:
         raise InputError(f'{path} was measured in another precision: run `resnet-hub evaluate --json` without --bf16')
