@@ -7,11 +7,13 @@ import os
 import pickle
 import re
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+import torchvision
 from pytorchcv.model_provider import get_model
 from safetensors.torch import load_file
 
@@ -50,8 +52,8 @@ REAL = [
 @pytest.mark.parametrize(
     ('file', 'architecture', 'model_args', 'normalisation', 'top1'), REAL, ids=[r[0] for r in REAL]
 )
-def test_real_checkpoints(file, architecture, model_args, normalisation, top1, data_root, tmp_path):
-    source = data_root / 'checkpoints' / file
+def test_real_checkpoints(file, architecture, model_args, normalisation, top1, data_root, published, tmp_path):
+    source = published / file
     result = convert_checkpoint(source, tmp_path / 'net', **normalisation, check=data_root)
     assert (result.architecture, result.model_args) == (architecture, model_args)
     assert result.metrics.top1 == top1
@@ -67,15 +69,15 @@ def test_real_checkpoints(file, architecture, model_args, normalisation, top1, d
         ('planetaryring_resnet20.pt', r'conv2\.0\.conv3\.weight: the block has convolutions of 3×3, 3×3, 1×1'),
     ],
 )
-def test_other_networks_are_refused_by_name(file, message, data_root, tmp_path):
+def test_other_networks_are_refused_by_name(file, message, published, tmp_path):
     with pytest.raises(InputError, match=message) as caught:
-        convert_checkpoint(data_root / 'checkpoints' / file, tmp_path / 'net')
+        convert_checkpoint(published / file, tmp_path / 'net')
     assert '\n' not in str(caught.value) and not list(tmp_path.iterdir())
 
 
-def test_a_plain_net_is_not_read_as_option_a(data_root, tmp_path, monkeypatch):
+def test_a_plain_net_is_not_read_as_option_a(data_root, published, tmp_path, monkeypatch):
     """Its keys are those of option A; its norms' statistics are not, and neither is its accuracy."""
-    source = data_root / 'checkpoints' / 'losslandscape_resnet56_noshort.t7'
+    source = published / 'losslandscape_resnet56_noshort.t7'
     with pytest.raises(InputError, match='a plain net, without shortcuts'):
         convert_checkpoint(source, tmp_path / 'net', **LANDSCAPE)
     monkeypatch.setattr(recognise_module, 'hear', lambda *args: witness.Testimony())
@@ -120,6 +122,17 @@ def test_pytorchcv_computes_the_same(theirs, architecture, model_args, tmp_path)
     assert (result.architecture, result.model_args) == (architecture, model_args)
     assert result.layout.startswith('osmr')
     assert json.loads((tmp_path / 'net' / 'config.json').read_text())['dtype'] == 'float64'
+    compare(load(tmp_path / 'net'), reference)
+
+
+@pytest.mark.parametrize('make', [partial(timm.create_model, 'resnet18'), torchvision.models.resnet18])
+def test_resnets_of_others_with_a_small_stem_compute_the_same(make, tmp_path):
+    reference = make(num_classes=10)
+    reference.conv1, reference.maxpool = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False), torch.nn.Identity()
+    reference = randomise(reference.double())
+    torch.save(reference.state_dict(), tmp_path / 'theirs.pth')
+    result = convert_checkpoint(tmp_path / 'theirs.pth', tmp_path / 'net', dataset='cifar10')
+    assert (result.architecture, result.model_args, result.layout) == ('cifar_resnet18', {}, 'native')
     compare(load(tmp_path / 'net'), reference)
 
 
@@ -190,20 +203,32 @@ def test_a_repository_on_the_hub(checkpoint, hub, clients, tmp_path):  # noqa: F
 def test_config_json_beside_a_pickle_says_what_it_knows(checkpoint, hub, clients, tmp_path):  # noqa: F811
     """As timm's own export writes both: constants and names come along, and an option still wins."""
     cfg = {'mean': [0.4] * 3, 'std': [0.3] * 3}
-    config = {'architecture': 'cifar_resnet8', 'label_names': [*'abcdefghij'], 'pretrained_cfg': cfg}
+    config = {'architecture': 'cifar_resnet8', 'num_classes': 10, 'label_names': [*'abcdefghij'], 'pretrained_cfg': cfg}
     data = checkpoint.read_bytes()
     hub.plant('me/net', {'pytorch_model.bin': data, 'config.json': json.dumps(config).encode()})
-    hub.plant('me/bert', {'pytorch_model.bin': data, 'config.json': b'{"model_type": "bert"}'})
+    strange = {
+        'bert': {'model_type': 'bert'},
+        'other': {**config, 'architecture': 'cifar_resnet20'},
+        'classes': {**config, 'num_classes': 100},
+        'zeros': {**config, 'pretrained_cfg': {**cfg, 'std': [0] * 3}},
+        'guess': {**config, 'normalisation': 'assumed'},
+    }
+    for name, content in strange.items():
+        hub.plant(f'me/{name}', {'pytorch_model.bin': data, 'config.json': json.dumps(content).encode()})
+    theirs = {**config, 'architecture': 'resnet18'}  # with its stem replaced
+    hub.plant('me/theirs', {'pytorch_model.bin': data, 'config.json': json.dumps(theirs).encode()})
     for repo, options, mean, names in (
+        ('me/theirs', [], 0.4, [*'abcdefghij']),
         ('me/net', [], 0.4, [*'abcdefghij']),
         ('me/net', ['--mean', 0.5, 0.5, 0.5, '--std', 0.2, 0.2, 0.2], 0.5, [*'abcdefghij']),
         ('me/net', ['--dataset', 'svhn'], DATASETS['svhn'].mean[0], [*'0123456789']),
-        ('me/bert', [], DATASETS['cifar10'].mean[0], list(DATASETS['cifar10'].classes)),
+        *((f'me/{name}', [], DATASETS['cifar10'].mean[0], list(DATASETS['cifar10'].classes)) for name in strange),
     ):
         done = clients.command('convert', f'hf-hub:{repo}', '-o', tmp_path / 'out', '--json', '--force', *options)
         assert done.code == 0, done
         result = json.loads(done.out)
         assert result['mean'][0] == mean and result['label_names'] == names
+        assert any('config.json beside the file' in text for text in result['assumptions']) is (mean == 0.4)
 
 
 def test_options_that_do_not_fit(checkpoint, tmp_path):
@@ -317,16 +342,15 @@ def test_our_weights_to_another_layout_and_back(ending, tmp_path):
     assert back.keys() == ours.keys() and all(torch.equal(back[key], ours[key]) for key in ours)
 
 
-@pytest.mark.parametrize('protocol', [2, 4])
 @pytest.mark.parametrize('wrap', [lambda gadget: gadget, lambda gadget: {'state_dict': {'fc.weight': gadget}}])
-def test_a_pickle_that_runs_code_is_refused_and_nothing_runs(wrap, protocol, tmp_path):
+def test_a_newer_pickle_that_runs_code_is_refused_and_nothing_runs(wrap, tmp_path):
     class Gadget:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / 'fired'),)
 
-    data = pickle.dumps(wrap(Gadget()), protocol)
+    data = pickle.dumps(wrap(Gadget()), protocol=4)
     (tmp_path / 'evil.pth').write_bytes(data)
-    with pytest.raises(InputError, match=r'would run code|reads only by running it'):
+    with pytest.raises(InputError, match='would run code'):
         convert_checkpoint(tmp_path / 'evil.pth', tmp_path / 'net')
     assert [path.name for path in tmp_path.iterdir()] == ['evil.pth']
     pickle.loads(data)
@@ -341,35 +365,6 @@ def checkpoint(tmp_path):
     return tmp_path / 'net.pth'
 
 
-@pytest.mark.parametrize(
-    ('change', 'message'),
-    [
-        (lambda state: state['conv1.weight'].fill_(float('nan')), r'conv1\.weight .* NaN'),
-        (lambda state: state['bn1.running_var'].neg_(), r'bn1\.running_var .* negative'),
-        (lambda state: state.pop('layer1.0.conv2.weight'), r'layer1\.0'),
-        (lambda state: state.update(extra=torch.ones(3)), 'extra'),
-        (lambda state: state.update({'fc.weight': torch.ones(10, 63)}), r'fc\.weight'),
-        (lambda state: state.update({'conv1.weight': torch.ones(16, 3, 7, 7)}), r'conv1\.weight'),
-    ],
-    ids=['nan', 'negative variance', 'missing', 'extra', 'shape', '7x7 stem'],
-)
-def test_damaged_state_dicts_name_the_tensor(change, message, checkpoint, tmp_path):
-    content = torch.load(checkpoint, weights_only=True)
-    change(content['net'])
-    torch.save(content, checkpoint)
-    with pytest.raises(InputError, match=message) as caught:
-        convert_checkpoint(checkpoint, tmp_path / 'out')
-    assert '\n' not in str(caught.value) and not (tmp_path / 'out').exists()
-
-
-@pytest.mark.parametrize('keep', [0, 10, 1000, 200_000])
-def test_truncated_files(keep, checkpoint, tmp_path):
-    checkpoint.write_bytes(checkpoint.read_bytes()[:keep])
-    with pytest.raises(InputError) as caught:
-        convert_checkpoint(checkpoint, tmp_path / 'out')
-    assert '\n' not in str(caught.value) and not (tmp_path / 'out').exists()
-
-
 def test_an_existing_output_is_kept(checkpoint, tmp_path):
     convert_checkpoint(checkpoint, tmp_path / 'out')
     before = (tmp_path / 'out' / 'config.json').read_bytes()
@@ -380,11 +375,11 @@ def test_an_existing_output_is_kept(checkpoint, tmp_path):
     assert json.loads((tmp_path / 'out' / 'config.json').read_text())['pretrained_cfg']['mean'] == [0.5] * 3
 
 
-def test_the_normalisation_is_the_catalogs_the_options_or_a_stated_guess(checkpoint, tmp_path, data_root):
+def test_the_normalisation_is_the_catalogs_the_options_or_a_stated_guess(checkpoint, tmp_path, published):
     guessed = convert_checkpoint(checkpoint, tmp_path / 'a')
     assert any('by the number of classes' in text for text in guessed.assumptions)
     assert json.loads((tmp_path / 'a' / 'config.json').read_text())['normalisation'] == 'assumed'
-    known = data_root / 'checkpoints' / 'resnet32-d509ac18.th'
+    known = published / 'resnet32-d509ac18.th'
     for options in ({}, IMAGENET, {'dataset': 'cifar10'}):
         result = convert_checkpoint(known, tmp_path / 'b', **options, force=True)
         assert result.mean == IMAGENET['mean'] and result.weights == 'cifar_resnet32.akamaster_cifar10'

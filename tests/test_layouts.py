@@ -196,6 +196,17 @@ SPELLINGS: dict[str, tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...
     'stem as a sequence': ((r'^conv1', 'stem.0'), (r'^bn1', 'stem.1'), (r'^fc', 'head.fc')),
     'stem as a layer': ((r'^conv1', 'layer0.0'), (r'^bn1', 'layer0.1')),
     'stages in a list': ((r'layer(\d)', lambda m: f'layers.{int(m[1]) - 1}'),),
+    'stem as the first layer': (
+        (r'layer(\d)', lambda m: f'layer{int(m[1]) + 1}'),
+        (r'^conv1', 'layer1.0'),
+        (r'^bn1', 'layer1.1'),
+    ),
+    'from res2': (
+        (r'layer(\d)', lambda m: f'res{int(m[1]) + 1}'),
+        (r'^conv1', 'stem.conv1'),
+        (r'^bn1', 'stem.bn1'),
+    ),
+    'from conv2_0': ((r'layer(\d)\.(\d)', lambda m: f'conv{int(m[1]) + 1}_{m[2]}'),),
     'one list of everything': (
         (r'^conv1', 'layers.0'),
         (r'^bn1', 'layers.1'),
@@ -225,6 +236,39 @@ def test_spellings_may_mix(spelling: str) -> None:
     assert found.network == recognise(state).network
     assert all(found.state_dict[key] is state[key] for key in state if not key.endswith('num_batches_tracked'))
     assert found.layout.startswith('mixed') or found.layout in LAYOUTS
+
+
+#: modules as the authors' code has them, of a network of one block a stage
+AUTHORS = {
+    ('xternalz', PreActResNet): """
+        conv1 bn1 fc
+        block1.layer.0.bn1 block1.layer.0.conv1 block1.layer.0.bn2 block1.layer.0.conv2
+        block2.layer.0.bn1 block2.layer.0.conv1 block2.layer.0.bn2 block2.layer.0.conv2 block2.layer.0.convShortcut
+        block3.layer.0.bn1 block3.layer.0.conv1 block3.layer.0.bn2 block3.layer.0.conv2 block3.layer.0.convShortcut
+    """,
+    ('kuangliu_norm', PreActResNet): """
+        conv1 bn linear
+        layer1.0.bn1 layer1.0.conv1 layer1.0.bn2 layer1.0.conv2
+        layer2.0.bn1 layer2.0.conv1 layer2.0.bn2 layer2.0.conv2 layer2.0.shortcut.0
+        layer3.0.bn1 layer3.0.conv1 layer3.0.bn2 layer3.0.conv2 layer3.0.shortcut.0
+    """,
+    ('weiaicunzai', CifarResNet): """
+        conv1.0 conv1.1 fc
+        conv2_x.0.residual_function.0 conv2_x.0.residual_function.1
+        conv2_x.0.residual_function.3 conv2_x.0.residual_function.4
+        conv3_x.0.residual_function.0 conv3_x.0.residual_function.1
+        conv3_x.0.residual_function.3 conv3_x.0.residual_function.4 conv3_x.0.shortcut.0 conv3_x.0.shortcut.1
+        conv4_x.0.residual_function.0 conv4_x.0.residual_function.1
+        conv4_x.0.residual_function.3 conv4_x.0.residual_function.4 conv4_x.0.shortcut.0 conv4_x.0.shortcut.1
+    """,
+}
+
+
+@pytest.mark.parametrize(('layout', 'cls'), AUTHORS)
+def test_keys_are_the_authors(layout: str, cls: type) -> None:
+    state = cls('basic', (1, 1, 1), (16, 32, 64), device='meta').state_dict()
+    written = {key.rpartition('.')[0] for key in rename(state, LAYOUTS[layout])}
+    assert written == set(AUTHORS[layout, cls].split())
 
 
 # ----------------------------------------------------------------------------------------------- what is refused
@@ -284,6 +328,18 @@ OTHERS: dict[str, tuple[str, Callable[[State], State], str]] = {
     'missing stage': (V1, lambda s: without(s, r'layer2'), 'stage 2 is missing'),
     'missing first block': (V1, lambda s: without(s, r'layer1\.0'), 'the first block of a stage is missing'),
     'missing first blocks': (V1, lambda s: without(s, r'layer\d\.[01]'), 'the first block of a stage is missing'),
+    'missing first stage of a list': (
+        'cifar_resnet18',
+        lambda s: without(
+            respell(s, (r'layer(\d)\.(\d)', lambda m: f'blocks.{2 * int(m[1]) - 2 + int(m[2])}')), r's\.[01]\.'
+        ),
+        'block 1 is missing before 2',
+    ),
+    'missing first stage of osmr': (
+        'cifar_resnet18',
+        lambda s: without(rename(s, LAYOUTS['osmr']), 'stage1'),
+        'stage 1 is missing before 2',
+    ),
     'missing first stage': ('cifar_resnet18', lambda s: without(s, r'layer1'), 'stage 1 is missing before 2'),
     'two stages': (V1, lambda s: without(s, r'layer3'), '2 stages'),
     'missing projection': (
@@ -506,6 +562,16 @@ def raw_projection(module: nn.Module) -> None:
         module.projects = False
 
 
+def max_pooling(module: nn.Module) -> None:
+    if isinstance(module, CifarResNet):
+        module.act1 = nn.Sequential(module.act1, nn.MaxPool2d(3, 2, 1))
+
+
+def dead_norm(module: nn.Module) -> None:
+    if hasattr(module, 'projects') and not module.projects:
+        module.conv1.weight.detach().zero_()
+
+
 class Leaky(nn.LeakyReLU):
     def __init__(self, inplace: bool = False) -> None:
         super().__init__(0.1, inplace)
@@ -516,6 +582,9 @@ WITNESSED = [
     ('cifar_resnet20', A, None, 'on both sides alike, as the norms'),
     ('cifar_resnet20', A, pad_at_end, 'padded at the end'),
     ('cifar_resnet20', A, no_shortcut, 'a plain net'),
+    ('cifar_resnet20', {}, None, 'no pooling after the stem, as the norms'),
+    ('cifar_resnet20', {}, max_pooling, r'something \(max pooling\?\) stands between the stem and the blocks'),
+    ('preact_resnet20', {}, dead_norm, 'the activated input, as the norms'),
     ('preact_resnet20', A, None, 'on both sides alike, as the norms'),
     ('preact_resnet20', A, pad_at_end, 'padded at the end'),
     ('preact_resnet20', A, no_shortcut, 'a plain net'),

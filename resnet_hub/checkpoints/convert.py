@@ -78,15 +78,18 @@ def convert_checkpoint(
         source: a file, a URL, 'hf-hub:OWNER/NAME' or 'hf-hub:OWNER/NAME@REVISION', or the name of pretrained weights.
         output: the folder to write, or with `to` the file; it appears whole or not at all.
         dataset: 'cifar10', 'cifar100' or 'svhn': normalisation and label names, unless said otherwise.
-        mean, std: normalisation of the images, scaled to 0 … 1.
-        labels: a text file with the name of one class per line.
+        mean, std: normalisation of the images, scaled to 0 … 1; else that of a config.json of timm's beside the file.
+        labels: a text file with the name of one class per line; else likewise.
         key: the network to take from a file with several.
         check: a folder with the data set's images: measure the result, and refuse one near chance.
         force: replace what `output` has.
-        to: a layout to write instead of ours: a key of `layouts.LAYOUTS`.
+        to: a layout to write instead of ours: a key of `checkpoints.layouts.LAYOUTS`, such as 'kuangliu'; of the other
+            options, `key` and `force` go with it.
 
     Raises:
         InputError: the source cannot be read, or is another network, or an option does not fit.
+        ResnetHubError: the Hub or the publisher's server refuses it or cannot be reached.
+        MissingExtraError: `check` needs a package of the extra 'train'.
     """
     output = Path(output)
     layout = layouts.find_layout(to) if to is not None else None
@@ -95,9 +98,10 @@ def convert_checkpoint(
     _check_output(output, force, folder=layout is None)
     with local_file(source) as path:
         tree, digests = read(path)
-        known, beside = find_row(source, digests), read_beside(path)
+        known = find_row(source, digests)
         found = recognise(tree, key, attested=bool(known))
         del tree
+        beside = read_beside(path, found.network)
     network = found.network
     architecture, model_args = network.architecture()
     common: dict[str, Any] = {
@@ -136,12 +140,12 @@ def convert_checkpoint(
 
 
 def _public_name(source: str | Path) -> str:
-    """What a source is called in what is published: without this machine's folders, passwords and signatures."""
+    """What a source is called in what is published: without this machine's folders, and signatures in addresses."""
     text, parts = str(source), urlsplit(str(source))
     if text.startswith(_HUB) or text in WEIGHTS:
         return text
     if parts.scheme in ('http', 'https'):
-        return parts._replace(netloc=parts.netloc.rpartition('@')[2], query='', fragment='').geturl()
+        return parts._replace(query='', fragment='').geturl()
     return Path(parts.path if parts.scheme == 'file' else text).name
 
 

@@ -1,4 +1,4 @@
-"""What a state dict cannot say: normalisation and label names, from the catalog, the file, the options or by default."""
+"""What a state dict cannot say: normalisation and label names, by the catalog, the file, options, config.json or default."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ..data import find_dataset
 from ..datasets import DATASETS, Dataset
 from ..errors import InputError
+from ..models import ARCHITECTURES
 from ..weights.catalog import WEIGHTS
 from .folder import CONFIG_FILE
 from .network import Network
@@ -46,13 +47,19 @@ class Beside(NamedTuple):
     label_names: tuple[str, ...] = ()
 
 
-def read_beside(path: Path) -> Beside:
-    """Nothing, where there is no such file or it is another program's."""
+def read_beside(path: Path, network: Network) -> Beside:
+    """Nothing, where there is no such file, or it is another program's, another network's, or itself a guess."""
     try:
         config = json.loads((path.parent / CONFIG_FILE).read_text(encoding='utf-8'))
         cfg = config['pretrained_cfg']
         mean, std = (tuple(map(float, cfg[key])) for key in ('mean', 'std'))
-        return Beside(mean, std, tuple(map(str, config.get('label_names') or cfg.get('label_names') or ())))
+        labels = tuple(map(str, config.get('label_names') or cfg.get('label_names') or ()))
+        of_another = config['architecture'] in ARCHITECTURES and config['architecture'] != network.architecture()[0]
+        classes = config.get('num_classes', cfg.get('num_classes', network.num_classes))
+        if of_another or classes != network.num_classes or config.get('normalisation') == 'assumed':
+            return Beside()
+        _check_constants(mean, std, network.in_chans)
+        return Beside(mean, std, labels if len(labels) == network.num_classes else ())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Beside()
 
@@ -72,7 +79,7 @@ def find_facts(
         found: the network of the file.
         known: the weights of the catalog that it is.
         beside: what config.json says.
-        dataset, mean, std, labels: options, see `convert_checkpoint`; with `known` they can only say the same.
+        dataset, mean, std, labels: options, see `convert_checkpoint`; with `known` the first three can only say the same.
 
     Raises:
         InputError: an option that does not fit the network, or normalisation that nothing tells.
@@ -84,14 +91,18 @@ def find_facts(
     assumptions = []
     if row_name is None:
         shape = network.num_classes, network.in_chans
-        row_name = next((name for name, row in DATASETS.items() if (len(row.classes), len(row.mean)) == shape), None)
+        fitting = [name for name, row in DATASETS.items() if (len(row.classes), len(row.mean)) == shape]
+        fitting.sort(key=lambda name: DATASETS[name].classes != beside.label_names)
+        row_name = fitting[0] if fitting else None
     row = _dataset(row_name, network) if row_name else None
     mean, std, normalisation = _normalisation(found, known, beside, mean, std, row, dataset_given)
     if normalisation == 'assumed':
         assumptions.append(f'mean {mean} and std {std}, those of {row_name}, by the number of classes (--mean, --std)')
+    if normalisation == 'config':
+        assumptions.append(f'mean {mean} and std {std}, by {CONFIG_FILE} beside the file (--mean, --std)')
     if labels is not None:
         names = _read_labels(Path(labels), network.num_classes)
-    elif not dataset_given and len(beside.label_names) == network.num_classes:
+    elif not dataset_given and beside.label_names:
         names = beside.label_names
     else:
         names = row.classes if row else ()
@@ -133,7 +144,7 @@ def _normalisation(
         return *_own_constants(found, mean, std), 'file'
     if mean is not None and std is not None:
         return mean, std, 'given'
-    if not dataset_given and len(beside.mean) == in_chans:
+    if not dataset_given and beside.mean:
         return beside.mean, beside.std, 'config'
     if row is None or in_chans != len(row.mean):
         classes = found.network.num_classes

@@ -38,8 +38,8 @@ BLOCKS = [
     )
 ]
 
-#: spellings that number the stem as the first stage, as Table 1 of He et al. does
-FROM_2 = r'conv_?2(?:_x)?\.'
+#: words for stages that count the stem as the first, as Table 1 of He et al. does: conv2_x, res2
+FROM_2 = r'(?:conv|res)_?'
 
 #: inside a block: the n-th convolution or norm of the branch
 BRANCH = [

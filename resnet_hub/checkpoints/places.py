@@ -301,6 +301,7 @@ def _stages(blocks: dict[tuple[int, int], Block], others: Iterable[str]) -> list
     if 0 in numbers:
         if len(numbers) > 1:
             refuse(f'{show(ordered[0].name)} and {show(ordered[-1].name)} number their blocks in two ways; {OTHER}')
+        _check_first(numbers[0][0], ordered[0].name, others, 'block')
         stages: list[list[Block]] = []
         for block in ordered:
             width = block.convs[max(block.convs)].weight.shape[0]
@@ -310,9 +311,7 @@ def _stages(blocks: dict[tuple[int, int], Block], others: Iterable[str]) -> list
     else:
         counted = [number - 1 for number in numbers]  # as the source counts
         _check_consecutive(counted, ordered[0].name, 'stage')
-        first = 2 if re.search(layouts.FROM_2, ordered[0].name, re.IGNORECASE) else 1
-        if counted[0] > first and not _follows(ordered[0].name, counted[0], others):
-            refuse(f'stage {first} is missing before {counted[0]} (as in {show(ordered[0].name)}): {INCOMPLETE}')
+        _check_first(counted[0], ordered[0].name, others, 'stage')
         begin = {indices[0] for indices in numbers.values()}
         if len(begin) > 1 or max(begin) > 1:
             refuse(f'the first block of a stage is missing (as in {show(ordered[0].name)}): {INCOMPLETE}')
@@ -322,11 +321,18 @@ def _stages(blocks: dict[tuple[int, int], Block], others: Iterable[str]) -> list
     return stages
 
 
-def _follows(block: str, number: int, others: Iterable[str]) -> bool:
-    """Whether a stage that is `number` in a list follows layers of the stem in it."""
-    owner = re.escape(block.partition(f'.{number}.')[0])
-    places = (re.match(rf'{owner}\.(\d+)(?:\.|$)', other) for other in others)
-    return any(int(place[1]) < number for place in places if place)
+def _check_first(number: int, block: str, others: Iterable[str], what: str) -> None:
+    """Counting begins at 0 or 1, or where the stem ends that is counted along: layers.3 after layers.0 and layers.1."""
+    place = parse_block(f'{block}.weight')
+    prefix = place.prefix if place else ''
+    word = re.match(r'\D*', block[len(prefix) :])
+    spelled = word[0] if word else ''
+    counted = (re.match(rf'{re.escape(prefix + spelled)}(\d+)', other) for other in others)
+    gap = 2 if spelled.endswith('.') else 1  # in a list, activations stand between
+    follows = any(number - gap <= int(found[1]) < number for found in counted if found)
+    first = 2 if re.fullmatch(layouts.FROM_2, spelled, re.IGNORECASE) else 1
+    if number > first and not follows:
+        refuse(f'{what} {first} is missing before {number} (as in {show(block)}): {INCOMPLETE}')
 
 
 def _check_consecutive(numbers: list[int], example: str, what: str) -> None:

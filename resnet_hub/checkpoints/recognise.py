@@ -157,7 +157,13 @@ def _judge(network: Network, told: Testimony, known: bool) -> list[str]:
     strides = ', '.join(['1'] + ['2'] * (len(network.layers) - 1))
     if told.activation not in ('', 'ReLU'):
         refuse(f'{witness.capitalize()}, this network was trained with {told.activation}, not ReLU: {OTHER}')
-    notes = [f'ReLU{f", {witness}" if told.activation else ""}; average pooling; stages of strides {strides}']
+    if told.stem == 'pooled':
+        refuse(f'{witness.capitalize()}, something (max pooling?) stands between the stem and the blocks: {OTHER}')
+    notes = [
+        f'ReLU{f", {witness}" if told.activation else ""}',
+        f'no pooling after the stem{f", {witness}" if told.stem else ""}',
+        f'a stem padded by 1; branches added unscaled; average pooling; stages of strides {strides}; norms of eps 1e-5',
+    ]
     if network.block == 'bottleneck':
         notes.append('the stride of a bottleneck in its 3×3 convolution')
     if network.shortcut_type == 'A':
