@@ -5,6 +5,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from resnet_hub.hub import client
 
@@ -257,6 +258,7 @@ class XetAuthenticationError(Exception):
         (ConnectionError('reset'), 3, r'the Hub cannot be reached \(ConnectionError\); check the connection'),
         (TimeoutError('late'), 3, r'the Hub cannot be reached \(TimeoutError\); check the connection'),
         (RuntimeError('hash\nmismatch'), 1, r'the transfer failed \(hash mismatch\); run it again'),
+        (OfflineModeIsEnabled('no'), 1, 'HF_HUB_OFFLINE is set'),
         (XetAuthenticationError('401'), 1, 'the token is missing or not valid; log in'),
     ],
 )

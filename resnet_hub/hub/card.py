@@ -67,8 +67,11 @@ def make_card(
     return text
 
 
-def check_card(text: str, repo_id: str, config: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
+def check_card(text: str, repo_id: str, config: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
     """Read a card as the Hub does, and compare its license with the publisher's, its metrics with an evaluation.
+
+    Returns:
+        the license that it says, '' for none.
 
     Raises:
         InputError: its metadata is broken, its license is not that of the published weights, or its metrics are not
@@ -103,6 +106,7 @@ def check_card(text: str, repo_id: str, config: Mapping[str, Any], results: Sequ
             f'README.md for {repo_id} says {said.get(key)} of {", ".join(map(str, key))}; evaluation.json says '
             f'{measured.get(key)}: correct the card, or remove it to have it written anew'
         )
+    return license
 
 
 def published(config: Mapping[str, Any]) -> tuple[str, Weights] | None:

@@ -104,7 +104,8 @@ def _status(error: BaseException) -> int | None:
 def _is_network(error: BaseException) -> bool:
     """An error of httpx, which huggingface_hub 2 imports as httpx2, or what Xet makes of its own."""
     of_httpx = any(base.__module__.startswith('httpx') for base in type(error).__mro__)
-    return _status(error) is None and (of_httpx or isinstance(error, ConnectionError | TimeoutError))
+    of_xet = isinstance(error, ConnectionError | TimeoutError) and not isinstance(error, OfflineModeIsEnabled)
+    return _status(error) is None and (of_httpx or of_xet)
 
 
 def _in_client(error: BaseException) -> bool:

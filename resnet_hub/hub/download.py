@@ -10,7 +10,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, 
 
 from ..checkpoints.folder import CONFIG_FILE, WEIGHTS_FILE, check_folder, new_folder
 from ..checkpoints.read import PICKLES, read
-from ..errors import InputError
+from ..errors import InputError, ResnetHubError
 from ..files import digest
 from .client import DamagedError, ask
 from .package import check_repo_id, read_config
@@ -33,7 +33,8 @@ def download(
 
     Args:
         repo_id: 'OWNER/NAME'.
-        output: a new folder for the files; it appears whole or not at all. None leaves them in the cache.
+        output: a new folder for the files, which appears whole or not at all, or an empty one, which is filled in place.
+            None leaves them in the cache.
         revision: branch, tag or commit; None is main.
         token: None takes the one of HF_TOKEN or `hf auth login`.
         cache_dir: None is huggingface_hub's.
@@ -124,12 +125,13 @@ class _Repository:
         pickles = [name for name in sorted(names) if name.endswith(PICKLES)]
         if not pickles:
             return
-        pickle = next((name for name in pickles if name == _TIMM_PICKLE), pickles[0])
+        pickle = _TIMM_PICKLE if _TIMM_PICKLE in pickles else pickles[0]
         _check_name(pickle, self.repo_id)
         read(self.fetch_file(pickle, self.revision))
+        source = f'hf-hub:{self.repo_id}' + (f'@{self.revision}' if self.revision else '')
         raise InputError(
             f'{self.repo_id} offers only a pickle, {pickle}, which reads without running code: '
-            f'`resnet-hub convert hf-hub:{self.repo_id} -o DIR` makes safetensors of it'
+            f'`resnet-hub convert {source} -o DIR` makes safetensors of it'
         )
 
 
@@ -155,7 +157,7 @@ def _check_network(snapshot: Path, what: str) -> None:
         raise InputError(f'{what}: {error}') from None
     try:
         load_model(f'local-dir:{snapshot}', 'cpu')
-    except Exception as error:  # whatever a stranger's config makes of the network
+    except ResnetHubError as error:
         reason = ' '.join(str(error).removeprefix(f'local-dir:{snapshot}: ').split())
         raise InputError(f'{what}: the weights do not fit its network ({reason}); tell its owner') from None
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
@@ -26,12 +25,13 @@ from ..checkpoints.folder import (
 from ..datasets import DATASETS
 from ..errors import InputError, ResnetHubError
 from ..models import ARCHITECTURES
+from ..recipe import Recipe
 from .card import MARK, METRICS, check_card, make_card
 
 #: copied from the folder if they are there
 _EXTRAS = (RECIPE_FILE, HISTORY_FILE, CURVES_FILE)
 OWN_FILES = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, EVALUATION_FILE, *_EXTRAS)
-_PLACE = re.compile(r'local-dir:[^"\n]*[/\\]')  #: of a teacher on this machine, in a recipe
+_LOCAL = 'local-dir:'
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,17 @@ def prepare(folder: str | Path, repo_id: str, *, license: str | None = None, des
         shown = [{'model': f'hf-hub:{repo_id}', **result} for result in results]  # no path of this machine
         files[EVALUATION_FILE] = _encode(shown)
     files |= {name: (folder / name).read_bytes() for name in _EXTRAS if (folder / name).is_file()}
-    if RECIPE_FILE in files:
-        files[RECIPE_FILE] = _without_place(files[RECIPE_FILE].decode(errors='replace')).encode()
+    if _LOCAL.encode() in files.get(RECIPE_FILE, b''):
+        recipe = Recipe.from_file(folder / RECIPE_FILE)
+        files[RECIPE_FILE] = replace(recipe, teacher=_without_folder(recipe.teacher)).to_toml().encode()
     card = _own_card(folder)
     if card is None:
         curves = CURVES_FILE in files
         card = make_card(repo_id, config, results, license=license, description=description, curves=curves)
-    elif license or description:
-        raise InputError(f'{folder / CARD_FILE} is a card of your own: write --license and --description into it')
     else:
-        check_card(card, repo_id, config, results)
+        said = check_card(card, repo_id, config, results)
+        if description or (license and license.lower() != said.lower()):
+            raise InputError(f'{folder / CARD_FILE} is a card of your own: write license and description into it')
     return Package(folder, repo_id, {CARD_FILE: card.encode(), **files})
 
 
@@ -112,9 +113,6 @@ def read_config(path: Path, what: str) -> dict[str, Any]:
         raise InputError(
             f'{what} holds {architecture!r}, which is not a network of resnet-hub; `resnet-hub list` shows those that are'
         )
-    for key in ('model_args', 'source', 'recipe', 'measured'):
-        if not isinstance(config.get(key, {}), dict):
-            raise InputError(f'{key} in {path.name} of {what} is no object; correct it, or leave it out')
     cfg = config.get('pretrained_cfg')
     if not (isinstance(cfg, dict) and {'mean', 'std', 'input_size'} <= cfg.keys() and config.get('num_classes')):
         raise InputError(
@@ -127,8 +125,9 @@ def _encode(content: Any) -> bytes:
     return (json.dumps(content, indent=2) + '\n').encode()
 
 
-def _without_place(text: str) -> str:
-    return _PLACE.sub('local-dir:', text)
+def _without_folder(teacher: str) -> str:
+    """'local-dir:/home/me/runs/net' is 'local-dir:net' to others."""
+    return _LOCAL + PureWindowsPath(teacher.removeprefix(_LOCAL)).name if teacher.startswith(_LOCAL) else teacher
 
 
 def _portable_config(config: Mapping[str, Any], sha256: str, folder: Path) -> dict[str, Any]:
@@ -138,15 +137,20 @@ def _portable_config(config: Mapping[str, Any], sha256: str, folder: Path) -> di
     label names where only timm looks for them.
 
     Raises:
-        InputError: the config has the digest of other weights.
+        InputError: the config has the digest of other weights, or something else where an object belongs.
     """
+    for key in ('model_args', 'source', 'recipe', 'measured'):
+        if not isinstance(config.get(key, {}), dict):
+            raise InputError(f'{key} in {folder / CONFIG_FILE} is no object; correct it, or leave it out')
     if config.get('sha256', sha256) != sha256:
         raise InputError(
             f'{folder / WEIGHTS_FILE} is not the file that {CONFIG_FILE} has the digest of: take both from the same '
             'training or conversion'
         )
-    portable: dict[str, Any] = {**json.loads(_without_place(json.dumps(config))), 'sha256': sha256}
+    portable: dict[str, Any] = {**json.loads(json.dumps(config)), 'sha256': sha256}
     portable.setdefault('dtype', 'float32')
+    if 'teacher' in portable.get('recipe', {}):
+        portable['recipe']['teacher'] = _without_folder(str(portable['recipe']['teacher']))
     arguments = portable.get('model_args', {})
     if 'num_classes' in arguments:
         portable['num_classes'] = arguments.pop('num_classes')
@@ -175,7 +179,9 @@ def read_results(folder: Path, config: Mapping[str, Any]) -> list[dict[str, Any]
             f'{path} is not what `resnet-hub evaluate --json` prints ({error!r}); run it again, or remove the file'
         ) from None
     if mixed:
-        raise InputError(f'{path} has figures of several models: run `resnet-hub evaluate --json` on this one alone')
+        raise InputError(
+            f'{path} has figures of several models, or some twice: run `resnet-hub evaluate --json` on this one alone'
+        )
     if rounded:
         raise InputError(f'{path} was measured in another precision: run `resnet-hub evaluate --json` without --bf16')
     for result in results:
@@ -194,7 +200,7 @@ def _check_logits(folder: Path) -> None:
     from ..registry import load_model
 
     try:
-        model: Any = load_model(f'local-dir:{folder}', 'cpu')
+        model: Any = load_model(f'{_LOCAL}{folder}', 'cpu')
     except ResnetHubError as error:
         raise InputError(f'{error}: config.json and model.safetensors must be of one network') from None
     images = torch.rand(2, *model.pretrained_cfg['input_size'], generator=torch.Generator().manual_seed(0))

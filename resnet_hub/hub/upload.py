@@ -69,6 +69,8 @@ def push_to_hub(
 def push_folders(folders: Iterable[str | Path], owner: str, **options: Any) -> list[Upload]:
     """Publish many folders, each as `owner`/its name; one that fails does not stop the others.
 
+    `options` are those of `push_to_hub`.
+
     Raises:
         InputError: options that contradict each other, or two folders of one name; nothing was sent.
     """
