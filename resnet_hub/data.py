@@ -79,9 +79,9 @@ def load_images(name: str, split: str, folder: str | Path | None = None) -> Imag
                     bar.update(len(classes))
             except InputError:
                 raise
-            except (OSError, ValueError, KeyError) as error:  # of pyarrow and Pillow, where bytes are damaged
+            except (OSError, ValueError, KeyError, SyntaxError) as error:  # of pyarrow and Pillow, by damaged bytes
                 reason = ' '.join(str(error).split())
-                raise InputError(f'{file} cannot be read ({reason}): download it again (`git lfs pull`?)') from None
+                raise InputError(f'{file} cannot be read ({reason}); if it is damaged, download it again') from None
     if not labels:
         raise InputError(f'{files[0].parent} holds no images: download it again')
     images = Images(torch.from_numpy(np.stack(pixels)), torch.tensor(labels))

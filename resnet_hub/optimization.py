@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -73,7 +74,7 @@ def optimize(
             it too; for processors see `torch.cpu._is_avx512_bf16_supported`). None: as the model is.
 
     Raises:
-        InputError: torch.fx cannot trace the network, or it calls a convolution or norm twice; another dtype.
+        InputError: torch.fx cannot trace the network, or it calls a convolution before a norm twice; another dtype.
         ResnetHubError: torch.compile does not work on this machine.
     """
     if dtype not in (None, torch.bfloat16, torch.float16):
@@ -115,7 +116,7 @@ def _fold_norms(model: nn.Module) -> nn.Module:
     """Put the convolutions of PyTorch's fusion in place of the model's own, and identities in place of their norms.
 
     Raises:
-        InputError: fx cannot follow it, or a convolution or norm is called twice, which the fusion would get wrong.
+        InputError: fx cannot follow it, or half of such a pair is called twice, which the fusion would get wrong.
     """
     from torch.fx.experimental.optimization import fuse
 
@@ -127,17 +128,25 @@ def _fold_norms(model: nn.Module) -> nn.Module:
     model.to(torch.promote_types(dtype, torch.float32))  # halves are rounded once, after the fusion
     traced = _trace(model)
     names = Counter(node.target for node in traced.graph.nodes if node.op == 'call_module')
-    shared = next((name for name, calls in names.items() if calls > 1 and _is_folded(traced, name)), None)
-    if shared:
-        raise InputError(f'{shared} is called more than once: no norm can be folded into it, or out of it')
+    for pair in _folded(traced):
+        shared = next((name for name in pair if names[name] > 1), None)
+        if shared:
+            raise InputError(f'{shared} is called more than once: {pair[1]} cannot be folded into {pair[0]}')
     left = dict(fuse(traced, inplace=True, no_trace=True).named_modules())
     for name in names:
         model.set_submodule(name, left.get(name, nn.Identity()))
     return model.to(dtype)
 
 
-def _is_folded(model: nn.Module, name: str) -> bool:
-    return isinstance(model.get_submodule(name), nn.Conv2d | nn.BatchNorm2d)
+def _folded(traced: fx.GraphModule) -> Iterator[tuple[str, str]]:
+    """The convolutions, by name, that a norm follows, and these norms."""
+    modules = dict(traced.named_modules())
+    for node in traced.graph.nodes:
+        before = node.args[0] if node.args else None
+        if node.op == 'call_module' and isinstance(before, fx.Node) and before.op == 'call_module':
+            conv, norm = str(before.target), str(node.target)
+            if isinstance(modules.get(conv), nn.Conv2d) and isinstance(modules.get(norm), nn.BatchNorm2d):
+                yield conv, norm
 
 
 def _negative(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
 
 from .errors import InputError
@@ -76,11 +76,15 @@ def read_image(path: str | Path) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """As EXIF says that it was taken; as it is, where the EXIF is broken."""
+    """As EXIF says that it was taken, whatever its other tags say; as it is, where it cannot be read."""
+    upright = image.copy()
     try:
-        turned: Image.Image = ImageOps.exif_transpose(image)
+        tags = Image.Exif()
+        tags[ExifTags.Base.Orientation] = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        upright.info['exif'] = tags.tobytes()
     except Exception:  # whatever a parser makes of broken bytes, which say nothing of the pixels
-        return image.copy()
+        return upright
+    turned: Image.Image = ImageOps.exif_transpose(upright)
     return turned
 
 
@@ -121,11 +125,14 @@ def predict(
     batch_size: int = 256,
     label_names: Sequence[str] | None = None,
 ) -> Iterator[Prediction]:
-    """Classify image files; an unreadable one is answered with its error, the others all the same.
+    """Classify image files, one after the other as the answers are asked for.
+
+    An unreadable file is answered with its error, the others all the same. For more than `batch_size` files the model is
+    optimised first, see `optimize`.
 
     Args:
-        model: a classifier with a timm `pretrained_cfg`, or what `optimize` made of one.
-        paths: image files.
+        model: a classifier with a timm `pretrained_cfg`, or what `optimize` made of one; put into evaluation mode.
+        paths: image files; `find_images` lists those of folders.
         topk: classes to answer, at most.
         batch_size: images classified at a time, while those of the next batch are decoded.
         label_names: names of the classes; None: those of the model's `pretrained_cfg`, if as many, else their numbers.
@@ -134,7 +141,10 @@ def predict(
         InputError: a model that does not take colour images, or another number of names.
     """
     cfg: Any = getattr(model, 'pretrained_cfg', {})
-    channels, names = cfg.get('input_size', (3,))[0], label_names or cfg.get('label_names') or ()
+    names = label_names or cfg.get('label_names') or ()
+    channels = (
+        getattr(model, 'in_chans', None) or cfg.get('input_size', (3,))[0]
+    )  # timm's cfg keeps those of the weights
     if channels != 3:
         raise InputError(f'the model takes images of {channels} channels, these have 3')
     transform = make_transform(model, normalize=False)

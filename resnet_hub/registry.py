@@ -151,15 +151,17 @@ def load_model(name: str, device: str | None = None) -> nn.Module:
         model = timm.create_model(name, pretrained=True)
     except ResnetHubError:
         raise
+    except (ValueError, FileNotFoundError) as error:
+        raise InputError(f'{name}: {" ".join(str(error).split())}') from None
     except (RuntimeError, OSError) as error:
-        kind = InputError if isinstance(error, FileNotFoundError) else ResnetHubError
-        raise kind(f'{name}: {" ".join(str(error).split())}') from None
-    except KeyError as error:
-        raise InputError(
-            f'{name}: its config.json has no {error}, so that it is not a model that timm can load'
-        ) from None
-    except Exception as error:  # whatever a stranger's config or weights make of the network
-        raise InputError(f'{name}: {" ".join(str(error).split()) or type(error).__name__}') from None
+        raise ResnetHubError(f'{name}: {" ".join(str(error).split())}') from None
+    except Exception as error:
+        if ':' not in name:
+            raise  # a bug; else whatever a stranger's config or weights make of the network
+        reason = f'{type(error).__name__}: {" ".join(str(error).split())}'
+        if isinstance(error, KeyError) and error.args == ('architecture',):
+            reason = 'its config.json names no architecture, so that it is not a model that timm can load'
+        raise InputError(f'{name}: {reason}') from None
     return model.to(where).eval()
 
 
@@ -214,9 +216,10 @@ Paper: {row.paper}
 Args:
     pretrained: False for random weights, True for the default ones; torch.hub also takes the tag of any weights,
         or 'hf-hub:OWNER/NAME'.
-    num_classes: 10 by default; another number gives a fresh classifier, 0 the pooled features.
+    num_classes: that of the weights, else 10; another number gives a fresh classifier, 0 the pooled features.
     in_chans, global_pool, drop_rate, drop_path_rate, act_layer, norm_layer, zero_init_last, features_only, device,
         dtype: as in timm.
+    layers, widths, stem_width, block: another shape.
     shortcut_type: 'B' (projections) or 'A' (zero padding).{_FINAL_NORM_HELP if cls.__name__.startswith('PreAct') else ''}
 
 Weights:

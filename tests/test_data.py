@@ -10,6 +10,8 @@ from resnet_hub.data import Augmentation, Images, load_images, normalise, resize
 from resnet_hub.datasets import DATASETS
 from resnet_hub.errors import InputError, ResnetHubError
 
+from .conftest import needed
+
 MEAN, STD = DATASETS['cifar10'].mean, DATASETS['cifar10'].std
 
 
@@ -20,7 +22,7 @@ def pixels():
 
 @pytest.mark.parametrize('name', ['cifar10', 'cifar100'])
 def test_real_test_images(name, data_root):
-    images = load_images(name, 'test', data_root / name)
+    images = load_images(name, 'test', needed(data_root / name))
     assert images.pixels.shape == (10_000, 32, 32, 3) and images.pixels.dtype == torch.uint8
     counts = torch.bincount(images.labels)
     assert counts.tolist() == [10_000 // len(DATASETS[name].classes)] * len(DATASETS[name].classes)
@@ -99,7 +101,10 @@ def test_damaged_files(tiny_data, tmp_path, monkeypatch):
     broken = pa.table({'img': [{'bytes': b'no image', 'path': None}], 'label': [0]})
     pq.write_table(broken, tmp_path / 'broken.parquet')
     for data, message in (
-        (b'version https://git-lfs.github.com/spec/v1\noid sha256:0', r'test-0\.parquet cannot be read .*git lfs pull'),
+        (
+            b'version https://git-lfs.github.com/spec/v1\noid sha256:0',
+            r'test-0\.parquet cannot be read .*download it again',
+        ),
         (good.read_bytes()[:500], r'test-0\.parquet cannot be read'),
         ((tmp_path / 'broken.parquet').read_bytes(), r'test-0\.parquet cannot be read .*identify image'),
         ((tmp_path / 'none.parquet').read_bytes(), 'holds no images'),
@@ -109,7 +114,8 @@ def test_damaged_files(tiny_data, tmp_path, monkeypatch):
             load_images('cifar10', 'test', tmp_path)
         assert '\n' not in str(caught.value)
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
-    with pytest.raises(ResnetHubError, match=r'uoft-cs/cifar10: .*HF_HUB_OFFLINE'):
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
+    with pytest.raises(ResnetHubError, match=r'uoft-cs/cifar10: HF_HUB_OFFLINE is set'):
         load_images('cifar10', 'test')
 
 

@@ -240,6 +240,21 @@ def test_no_compiler():
     assert '\n' not in str(caught.value)
 
 
+def test_what_is_shared_and_not_folded_stays():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.last = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+            self.bn = nn.BatchNorm2d(3)
+            self.bn.running_mean.uniform_(-1, 1)
+
+        def forward(self, x):
+            return self.bn(self.last(self.conv(self.conv(x))))
+
+    model, x = Twice().eval(), images(2, 3, 8, 8)
+    torch.testing.assert_close(optimize(model)(x), model(x), rtol=1e-4, atol=1e-4)
+
+
 def test_refused():
     class Deciding(nn.Module):
         def __init__(self):
@@ -257,7 +272,7 @@ def test_refused():
         def forward(self, x):
             return self.bn2(self.conv(self.bn1(self.conv(x))))
 
-    with pytest.raises(InputError, match='conv is called more than once'):
+    with pytest.raises(InputError, match='conv is called more than once: bn1 cannot be folded into conv'):
         optimize(Shared())
     with pytest.raises(InputError, match=r'torch\.fx cannot trace Deciding') as caught:
         optimize(Deciding())

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import nn
 
 from resnet_hub import InputError, optimize, predict
@@ -85,6 +86,17 @@ def test_broken_exif_turns_nothing(picture, tmp_path, exif):
     same(read_image(tmp_path / 'odd.png'), picture.convert('RGB'))
 
 
+def test_other_tags_do_not_keep_it_from_being_turned(picture, tmp_path):
+    """A tag whose type does not fit its value, which Pillow reads but does not write again."""
+    entries = struct.pack('<HHHIHH', 1, 0x0112, 3, 1, 6, 0)
+    entries = struct.pack('<H', 2) + entries[2:] + struct.pack('<HHIi', 0x0103, 9, 1, -7) + bytes(4)
+    exif = b'Exif\0\0II*\0' + struct.pack('<I', 8) + entries
+    picture.convert('RGB').save(tmp_path / 'odd.png', exif=exif)
+    with Image.open(tmp_path / 'odd.png') as file, pytest.raises(struct.error):
+        ImageOps.exif_transpose(file)
+    same(read_image(tmp_path / 'odd.png'), picture.convert('RGB').transpose(Image.Transpose.ROTATE_270))
+
+
 @pytest.mark.parametrize('size', [(1, 1), (32, 32), (3000, 20), (17, 400)])
 def test_any_size_is_brought_to_the_size_of_the_network(size):
     model = timm.create_model('cifar_resnet8')
@@ -154,7 +166,7 @@ def test_networks_and_devices_that_cannot_be_used(tmp_path, command, monkeypatch
     monkeypatch.chdir(tmp_path)
     for options, message in (
         (('--model', 'local-dir:grey'), 'takes images of 1 channels'),
-        (('--model', 'local-dir:bert'), "local-dir:bert: its config.json has no 'architecture'"),
+        (('--model', 'local-dir:bert'), 'local-dir:bert: its config.json names no architecture'),
         (('--model', 'local-dir:cut'), 'local-dir:cut: '),
         (('--model', 'local-dir:odd'), "unexpected keyword argument 'depth'"),
         (('--device', 'gpu'), "unknown device 'gpu'"),
@@ -163,6 +175,9 @@ def test_networks_and_devices_that_cannot_be_used(tmp_path, command, monkeypatch
     ):
         done = command('predict', CAT, *options, expect=2)
         assert message in done.err and len(done.err.splitlines()) == 1 and not done.out, done
+    with pytest.raises(InputError, match='takes images of 1 channels'):
+        next(predict(timm.create_model('cifar_resnet8', in_chans=1), [CAT]))
+    assert next(predict(timm.create_model('local-dir:grey', in_chans=3), [CAT])).classes
 
 
 @pytest.fixture(scope='module')
