@@ -24,7 +24,7 @@ def _option(default: Any, help: str) -> Any:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The fields of a recipe file (TOML) and the options of `resnet-hub train`, with their defaults."""
+    """The fields of a recipe file (TOML) and the options of `resnet-hub train`, whose --help explains each."""
 
     model: str = _option('cifar_resnet20', 'an architecture of resnet-hub list')
     dataset: str = _option('cifar10', 'cifar10, cifar100 or svhn')
@@ -33,7 +33,7 @@ class Recipe:
     image_sizes: str = _option(
         '', "'16:8 24:4': 8 epochs at 16×16 pixels, 4 at 24×24, the rest at full size, one at least"
     )
-    opt: str = _option('sgd', "any of timm's optimisers; sgd has Nesterov momentum")
+    opt: str = _option('sgd', "any first-order optimiser of timm's; sgd has Nesterov momentum")
     lr: float = _option(0.2, 'peak learning rate')
     momentum: float = _option(0.9, 'of the optimiser')
     weight_decay: float = _option(5e-4, 'not applied to norms and biases')
@@ -78,7 +78,7 @@ class Recipe:
         for rule, holds in checks.items():
             if not holds:
                 raise InputError(f'{rule}: {self.to_toml().replace(chr(10), "; ")}')
-        if self.image_size(self.epochs - 1):
+        if self.image_size(self.epochs - 1) not in (None, 32):
             raise InputError(f'image_sizes {self.image_sizes!r} must leave an epoch of {self.epochs} at full size')
 
     def image_size(self, epoch: int) -> int | None:

@@ -226,8 +226,8 @@ def train(
 ) -> Path:
     """Train a network; `output` becomes a model folder for timm's `local-dir:`.
 
-    Beside model.safetensors and config.json it holds recipe.toml, history.csv, curves.png and checkpoint.pt, written
-    after every epoch. The weights that count are the last epoch's; no test image is read. Where torch.distributed is
+    recipe.toml is written at the start, history.csv, curves.png and checkpoint.pt after every epoch, model.safetensors and
+    config.json at the end. The weights that count are the last epoch's; no test image is read. Where torch.distributed is
     initialised every process takes its share of each batch, and the first one writes.
 
     Args:
@@ -241,6 +241,7 @@ def train(
 
     Raises:
         InputError: an unusable recipe or data; a run that exists and is not resumed.
+        MissingExtraError: a package of the extra 'train' is not installed.
         ResnetHubError: the loss is not finite; or torch.compile does not work here.
     """
     output = Path(output)

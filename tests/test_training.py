@@ -24,7 +24,7 @@ from resnet_hub.datasets import DATASETS
 from resnet_hub.objective import Objective, Teacher
 from resnet_hub.training import Trainer
 
-from .conftest import ROOT
+from .conftest import ROOT, write_parquet
 
 RECIPE = Recipe(model='cifar_resnet8', epochs=4, batch_size=32, warmup_epochs=1, lr=0.05, holdout=64, ema_decay=0.9)
 
@@ -164,6 +164,73 @@ def test_bf16_is_computed_only_where_it_is_wanted(bf16, tiny_data):
     assert (torch.bfloat16 in seen) is bf16
 
 
+def epoch_of(trainer):
+    """What the loss was given at each step of an epoch: logits, targets, images."""
+    given, objective = [], trainer.objective
+    trainer.objective = lambda *args: given.append(args) or objective(*args)
+    trainer.train_epoch()
+    return given
+
+
+def test_mixed_images_have_mixed_targets(tiny_data):
+    recipe = replace(RECIPE, mixup=0.4, cutmix=1.0)
+    targets = torch.cat([y for _, y, _ in epoch_of(Trainer(recipe, tiny_data[1]))])
+    assert targets.shape[1] == 10 and torch.allclose(targets.sum(1), torch.ones(len(targets)))
+    assert (targets.amax(1) < 0.95).any()
+
+
+@pytest.mark.parametrize('side', [0, 8])
+def test_a_square_is_cut_out_of_every_image(side, tiny_data):
+    recipe = replace(RECIPE, crop=0, cutout=side)
+    for _, _, x in epoch_of(Trainer(recipe, tiny_data[1])):
+        gone = (x == 0).all(1).flatten(1).sum(1)
+        assert (gone <= side**2).all() and ((gone >= side**2 // 4).all() if side else not gone.any())
+
+
+@pytest.mark.parametrize('largest', [0.0, 0.1])
+def test_gradients_are_clipped(largest, tiny_data):
+    trainer, norms = Trainer(replace(RECIPE, clip_grad=largest), tiny_data[1], bf16=False), []
+
+    def note(optimizer, *_):
+        gradients = [p.grad for group in optimizer.param_groups for p in group['params']]
+        norms.append(torch.stack([g.norm() for g in gradients]).norm().item())
+
+    trainer.optimizer.register_step_pre_hook(note)
+    trainer.train_epoch()
+    assert max(norms) == pytest.approx(0.1, rel=1e-4) if largest else max(norms) > 0.2
+
+
+def test_the_fields_of_a_recipe_reach_the_network_and_its_optimiser(tiny_data):
+    recipe = replace(RECIPE, drop_path_rate=0.3, weight_decay=0.02, ema_decay=0.75)
+    trainer = Trainer(recipe, tiny_data[1])
+    rates = [module.drop_prob for module in trainer.model.modules() if hasattr(module, 'drop_prob')]
+    assert max(rates) == pytest.approx(0.3)
+    decays = {group['weight_decay']: {p.ndim for p in group['params']} for group in trainer.optimizer.param_groups}
+    assert decays == {0.02: {2, 4}, 0.0: {1}}
+    before = trainer.averaged.conv1.weight.clone()
+    with torch.no_grad():
+        trainer.model.conv1.weight.add_(1)
+    trainer.ema.update(trainer.model, 1000)
+    torch.testing.assert_close(trainer.averaged.conv1.weight, before + 0.25)
+
+
+def test_images_kept_aside_are_never_trained_on(tiny_data, tmp_path, monkeypatch):
+    """And no test split need be there."""
+    labels = tiny_data[1].labels.clone()
+    labels[-64:] = 9
+    write_parquet(tmp_path / 'data' / 'train-0.parquet', tiny_data[1].pixels, labels)
+    seen = set()
+
+    class Spy(Objective):
+        def __call__(self, logits, targets, x):
+            seen.update(targets.tolist())
+            return super().__call__(logits, targets, x)
+
+    monkeypatch.setattr('resnet_hub.training.Objective', Spy)
+    train(replace(RECIPE, epochs=2, holdout=64), tmp_path / 'run', tmp_path / 'data', device='cpu')
+    assert seen == {0, 1, 2, 3}
+
+
 def test_every_field_trains(tiny_data, tmp_path):
     """Growing images, mixed images, clipping and a teacher, in one short run that still learns."""
     teacher = train(replace(RECIPE, holdout=0), tmp_path / 'teacher', tiny_data[0], device='cpu')
@@ -197,6 +264,15 @@ def test_the_loss_with_a_teacher_is_that_of_the_paper():
     hard = -np.log(softmax(student.numpy())[np.arange(5), labels]).mean()
     loss = Objective(recipe, lambda x: teacher)(student, labels, torch.empty(0))
     assert loss.item() == pytest.approx(0.3 * hard + 0.7 * soft, rel=1e-5)
+
+
+def test_labels_are_smoothed():
+    """Szegedy et al. 2016, §7: (1 - e) of the target on the class, e spread over all."""
+    logits, labels = torch.randn(5, 10, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 0, 9, 3, 3])
+    targets = 0.2 / 10 + 0.8 * np.eye(10)[labels]
+    expected = -(targets * np.log(np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(1, keepdims=True))).sum(1).mean()
+    loss = Objective(Recipe(label_smoothing=0.2), None)(logits, labels, torch.empty(0))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_teacher_sees_images_in_its_own_normalisation(tiny_data, tmp_path):
