@@ -12,6 +12,7 @@ from . import _autoload
 
 if TYPE_CHECKING:
     from .checkpoints.convert import Conversion, convert_checkpoint
+    from .data import Images, load_images
     from .errors import InputError, MissingExtraError, ResnetHubError
     from .evaluation import Metrics, evaluate
     from .hub.download import download
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .optimization import optimize
     from .prediction import Prediction, predict
     from .recipe import Recipe
+    from .registry import load_model
     from .training import train
 
 _PUBLIC = {
@@ -31,6 +33,9 @@ _PUBLIC = {
     'convert_checkpoint': 'checkpoints.convert',
     'CifarResNet': 'models',
     'PreActResNet': 'models',
+    'Images': 'data',
+    'load_images': 'data',
+    'load_model': 'registry',
     'Recipe': 'recipe',
     'train': 'training',
     'Metrics': 'evaluation',
@@ -45,6 +50,7 @@ _PUBLIC = {
 __all__ = [
     'CifarResNet',
     'Conversion',
+    'Images',
     'InputError',
     'Metrics',
     'MissingExtraError',
@@ -56,6 +62,8 @@ __all__ = [
     'convert_checkpoint',
     'download',
     'evaluate',
+    'load_images',
+    'load_model',
     'optimize',
     'predict',
     'push_folders',

@@ -19,4 +19,4 @@ class MissingExtraError(ResnetHubError, ImportError):
     """A package of an optional extra is not installed; exit code 1."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"this needs {package}: pip install 'resnet-hub[{extra}]'")
+        super().__init__(f"this needs {package}, of the extra {extra!r}: in a clone, pip install -e '.[{extra}]'")

@@ -97,7 +97,7 @@ def evaluate(
     bf16: bool = False,
     transform: Callable[[Any], Tensor] | None = None,
 ) -> Metrics:
-    """Measure a classifier, in float32.
+    """Measure a classifier.
 
     The model is put into evaluation mode and channels_last order; images are moved to its device. Where
     torch.distributed is initialised its processes share the batches: all of them must call this, with the same model
@@ -105,11 +105,11 @@ def evaluate(
 
     Args:
         model: a network from float32 (B, 3, H, W) to logits (B, C).
-        images: at least one.
+        images: at least one, see `load_images`.
         mean: subtracted from the pixels, scaled to 0 … 1.
         std: what they are then divided by.
         batch_size: images at a time.
-        bf16: bfloat16 autocast.
+        bf16: bfloat16 autocast; else in float32.
         transform: of a PIL image to float32 (3, H, W), in the place of `mean` and `std`; see `transform_for`.
 
     Raises:
@@ -202,15 +202,15 @@ def transform_for(model: nn.Module, images: Images) -> Callable[[Any], Tensor] |
 
 
 def dataset_of(cfg: Mapping[str, Any], name: str | None = None) -> str:
-    """The data set to measure a network on: the one whose classes it names, else the first with as many classes.
+    """The data set to measure a network on: the one whose classes it names; for one without names, by their number.
 
     Args:
         cfg: timm's `pretrained_cfg` of the network.
         name: the data set that is wanted, if one is.
 
     Raises:
-        InputError: unknown data set; none, or not the one wanted, has the network's number of classes; images that are
-            not in colour.
+        InputError: unknown data set; none, or not the one wanted, has the network's classes; images that are not in
+            colour.
     """
     candidates = {name: find_dataset(name)} if name else DATASETS
     fitting = [key for key, dataset in candidates.items() if len(dataset.classes) == cfg['num_classes']]
@@ -220,7 +220,10 @@ def dataset_of(cfg: Mapping[str, Any], name: str | None = None) -> str:
     if cfg['input_size'][0] != 3:
         raise InputError(f'the model takes images of {cfg["input_size"][0]} channels, these have 3')
     labels = tuple(cfg.get('label_names') or ())
-    return next((key for key in fitting if DATASETS[key].classes == labels), fitting[0])
+    known = next((key for key in fitting if DATASETS[key].classes == labels), None)
+    if labels and not known and not name:
+        raise InputError(f'the model knows {", ".join(map(str, labels[:3]))} …: name a data set of these (--dataset)')
+    return known or fitting[0]
 
 
 def log_evaluation(path: str | Path, result: Mapping[str, Any], model: nn.Module) -> None:

@@ -14,6 +14,7 @@ import json
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # of this clone, whatever is installed
 from resnet_hub import cli
 from resnet_hub.checkpoints.folder import CONFIG_FILE, EVALUATION_FILE, RECIPE_FILE, WEIGHTS_FILE
 from resnet_hub.errors import InputError, ResnetHubError

@@ -26,9 +26,21 @@ ROOT = Path(__file__).resolve().parent.parent
 def data_root() -> Path:
     """Where cifar10/ and cifar100/ lie, as parquet."""
     path = Path(os.environ.get('RESNET_HUB_DATA') or ROOT.parent / 'shared' / 'data')
-    if not (path / 'cifar10').is_dir():
-        pytest.skip(f'no cifar10 folder in {path}; RESNET_HUB_DATA names another place')
+    needed(path / 'cifar10')
     return path
+
+
+@pytest.fixture(scope='session')
+def published(data_root: Path) -> Path:
+    """Where files of other authors lie."""
+    return needed(data_root / 'checkpoints')
+
+
+def needed(folder: Path) -> Path:
+    """A folder of real data, or a skipped test."""
+    if not folder.is_dir():
+        pytest.skip(f'there is no {folder}; RESNET_HUB_DATA names another place')
+    return folder
 
 
 @pytest.fixture

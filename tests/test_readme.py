@@ -111,6 +111,20 @@ def test_commands_run(line):
     assert done.returncode == 0 and done.stdout, done.stderr
 
 
+LINES = [line.split('#')[0].strip() for block in blocks('bash') for line in block.splitlines()]
+
+
+@pytest.mark.parametrize('line', [line for line in LINES if re.search(r'resnet-hub |resnet_hub ', line)])
+def test_commands_are_ones_that_there_are(line, capsys):
+    """Every option of every line, those that need a network or data among them."""
+    from resnet_hub.cli import _parser
+
+    words = re.split(r'.*(?:-m resnet_hub|&& resnet-hub|^resnet-hub) ', line)[-1].partition(' > ')[0]
+    if line.startswith('git clone'):
+        return
+    assert _parser().parse_args(shlex.split(words)).run, capsys.readouterr().err
+
+
 def test_the_test_command_is_the_one_of_ci():
     install, _, test = next(block for block in blocks('bash') if 'pytest' in block).strip().partition(' && ')
     ci = (ROOT / '.ci' / 'run').read_text()

@@ -30,7 +30,7 @@ from resnet_hub.weights import catalog
 from resnet_hub.weights.catalog import OWNER, RESNET_HUB, WEIGHTS, Weights, recipe_file, tags
 from resnet_hub.weights.fetch import cached_file, check_digest, fetch, find
 
-from .conftest import ROOT
+from .conftest import ROOT, needed
 
 OURS = [name for name, row in WEIGHTS.items() if row.publisher is RESNET_HUB]
 OTHERS = [name for name in WEIGHTS if name not in OURS]
@@ -153,7 +153,7 @@ def test_our_figures_are_reproduced(name, data_root):
     """Exactly, of the most used one; the others roughly, on 500 images."""
     row, count = WEIGHTS[name], 10_000 if name == 'cifar_resnet20.cifar10' else 500
     model = timm.create_model(name, pretrained=True)
-    metrics = evaluate(model, images_of(row.dataset, data_root)[:count], *row.normalisation)
+    metrics = evaluate(model, images_of(row.dataset, needed(data_root / row.dataset))[:count], *row.normalisation)
     if count == 10_000:
         assert (metrics.top1, metrics.top5, metrics.images) == (row.top1, row.top5, count)
         assert metrics.nll == pytest.approx(row.nll, abs=2e-4)
@@ -218,26 +218,26 @@ REAL = {
 
 
 @pytest.mark.parametrize(('name', 'file'), REAL.items(), ids=REAL)
-def test_real_files_from_their_addresses(name, file, github, cache, data_root):
+def test_real_files_from_their_addresses(name, file, github, cache, data_root, published):
     """Downloaded once, converted, cached, loaded; and they recognise what their publishers say they do."""
-    github[WEIGHTS[name].url] = (data_root / 'checkpoints' / file).read_bytes()
+    github[WEIGHTS[name].url] = (published / file).read_bytes()
     model = timm.create_model(name, pretrained=True)
     assert github.requests == [WEIGHTS[name].url]
     assert [path.name for path in cache.iterdir()] == [cached_file(name).name]
     timm.create_model(name, pretrained=True, num_classes=7)
     assert len(github.requests) == 1, 'downloaded again'
     cfg = model.pretrained_cfg
-    metrics = evaluate(model, images_of('cifar10', data_root)[:500], cfg['mean'], cfg['std'])
+    metrics = evaluate(model, images_of('cifar10', data_root / 'cifar10')[:500], cfg['mean'], cfg['std'])
     assert_near(metrics, WEIGHTS[name].top1)
 
 
 @pytest.mark.parametrize('damage', ['flipped', 'cut', 'cut off', 'missing', 'another'])
-def test_damaged_files_leave_the_cache_empty(damage, github, cache, data_root):
+def test_damaged_files_leave_the_cache_empty(damage, github, cache, published):
     name = 'cifar_resnet20.chenyaofo_cifar10'
-    url, data = WEIGHTS[name].url, (data_root / 'checkpoints' / REAL[name]).read_bytes()
+    url, data = WEIGHTS[name].url, (published / REAL[name]).read_bytes()
     flipped = bytearray(data)
     flipped[len(data) // 2] ^= 1
-    other = (data_root / 'checkpoints' / 'mhaq_resnet20.th').read_bytes()
+    other = (published / 'mhaq_resnet20.th').read_bytes()
     if damage != 'missing':
         github[url] = {'flipped': bytes(flipped), 'cut': data[:-1000], 'cut off': data[:-1000], 'another': other}[
             damage
@@ -253,10 +253,10 @@ def test_damaged_files_leave_the_cache_empty(damage, github, cache, data_root):
     assert fetch(name).is_file(), 'and the next try succeeds'
 
 
-def test_the_inner_file_of_a_zip(github, monkeypatch, data_root):
+def test_the_inner_file_of_a_zip(github, monkeypatch, published):
     """osmr's releases are zips of one file, whose SHA-1 is the row's; a real file stands in for his."""
     name = 'cifar_resnet20.osmr_cifar10'
-    data = (data_root / 'checkpoints' / 'cifar10_resnet20-4118986f.pt').read_bytes()
+    data = (published / 'cifar10_resnet20-4118986f.pt').read_bytes()
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, 'w') as archive:
         archive.writestr('resnet20.pth', data)

@@ -22,4 +22,4 @@ def add_command(
 
 
 def add_device(command: argparse.ArgumentParser) -> None:
-    command.add_argument('--device', help='cpu, cuda, …; default: a GPU where there is one')
+    command.add_argument('--device', help='cpu, cuda, cuda:1, …; default: a CUDA GPU where there is one')

@@ -14,7 +14,7 @@ def add(commands: Any) -> None:
         commands,
         'convert',
         _run,
-        "turn anyone's checkpoint into safetensors and config.json",
+        "turn anyone's checkpoint of such a network into safetensors and config.json",
         [
             'convert resnet20.th -o resnet20/ --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225',
             'convert hf-hub:OWNER/NAME -o net/ --dataset cifar100 --check cifar100/',
@@ -25,8 +25,10 @@ def add(commands: Any) -> None:
         'source', help='a file, a URL, hf-hub:OWNER/NAME[@REVISION], or the name of pretrained weights'
     )
     command.add_argument('-o', '--output', required=True, metavar='DIR', help='a new folder; with --to, a file')
-    command.add_argument('--mean', type=float, nargs='+', metavar='X', help='of the pixels, from 0 to 1')
-    command.add_argument('--std', type=float, nargs='+', metavar='X')
+    command.add_argument(
+        '--mean', type=float, nargs='+', metavar='X', help='of the pixels, from 0 to 1: a number a channel'
+    )
+    command.add_argument('--std', type=float, nargs='+', metavar='X', help='likewise')
     command.add_argument('--dataset', help='cifar10, cifar100 or svhn: normalisation and class names')
     command.add_argument('--labels', metavar='FILE', help='names of the classes, one a line')
     command.add_argument('--key', metavar='NAME', help='which network, where the file holds several')

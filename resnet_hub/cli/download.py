@@ -14,7 +14,7 @@ def add(commands: Any) -> None:
         commands,
         'download',
         _run,
-        'fetch and verify a model from the Hugging Face Hub',
+        'fetch and verify a network of resnet-hub from the Hugging Face Hub',
         ['download OWNER/NAME -o resnet20', 'download OWNER/NAME --revision v1'],
     )
     command.add_argument('repository', metavar='OWNER/NAME')

@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
         [
             'train --recipe cifar_resnet20.cifar10 --data cifar10/ -o runs/resnet20',
             'train --model preact_resnet20 --epochs 60 --holdout 5000 -o runs/mine',
-            'train -o runs/mine --recipe runs/mine/recipe.toml --resume',
+            'train -o runs/mine --data cifar10/ --resume',
         ],
     )
     command.add_argument('-o', '--output', required=True, metavar='DIR', help='weights, curves and checkpoint go here')
@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
         '--recipe', help='a TOML file, or the name of one in resnet_hub/weights, such as cifar_resnet20.cifar10'
     )
     command.add_argument('--resume', action='store_true', help='go on with the run in DIR')
-    command.add_argument('--compile', action='store_true', help='torch.compile: faster steps, a slower start')
+    command.add_argument('--compile', action='store_true', help='torch.compile: a slower start, faster steps on a GPU')
     command.add_argument('--bf16', action=argparse.BooleanOptionalAction, help='default: where the hardware has it')
     add_device(command)
     options = command.add_argument_group('recipe', 'each of these wins over the recipe file')

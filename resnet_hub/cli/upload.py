@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         '--revision', metavar='BRANCH', help='commit to this branch, created if need be; default: main'
     )
-    command.add_argument('--create-pr', action='store_true', help='open a pull request')
+    command.add_argument('--create-pr', action='store_true', help='open a pull request against main')
     command.add_argument('--message', help='of the commit')
     command.add_argument(
         '--license', metavar='SPDX', help='of the weights; default: that of published ones, else unknown'

@@ -93,7 +93,9 @@ class ResidualNet(TimmModel):
         act_layer, norm_layer: any that timm knows, by name or as a class.
         shortcut_type: 'B', projections where the shape changes, or 'A', zero padding without parameters.
         zero_init_last: start every residual branch at zero.
-        stem_norm, final_norm: norm and activation before and after the stages; a family's own choice.
+        stem_norm, final_norm: norm and activation before and after the stages; `CifarResNet` sets both, `PreActResNet`
+            the first.
+        device, dtype: where and in which type parameters are made.
 
     Raises:
         ValueError: an unknown block or shortcut type, or layers and widths that do not fit each other.

@@ -71,7 +71,7 @@ def _from_hub(name: str, repo_id: str, folder: Path) -> Path:
     except ResnetHubError as error:
         raise ResnetHubError(
             f'{name} is neither in {weights_folder(name)} nor to be had from the Hub ({error}): use resnet-hub from its '
-            f'clone or through torch.hub, which bring it; or set RESNET_HUB_OWNER to who has it on the Hub; or train it: '
+            f'clone (pip install -e .), which brings it; or set RESNET_HUB_OWNER to who has it on the Hub; or train it: '
             f'resnet-hub train --recipe {name} -o runs/{name}'
         ) from None
 
