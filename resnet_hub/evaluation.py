@@ -202,15 +202,15 @@ def transform_for(model: nn.Module, images: Images) -> Callable[[Any], Tensor] |
 
 
 def dataset_of(cfg: Mapping[str, Any], name: str | None = None) -> str:
-    """The data set to measure a network on: the one whose classes it names; for one without names, by their number.
+    """The data set to measure a network on: the one whose classes it names, else the first with as many classes.
 
     Args:
         cfg: timm's `pretrained_cfg` of the network.
         name: the data set that is wanted, if one is.
 
     Raises:
-        InputError: unknown data set; none, or not the one wanted, has the network's classes; images that are not in
-            colour.
+        InputError: unknown data set; none, or not the one wanted, has the network's number of classes; images that are
+            not in colour.
     """
     candidates = {name: find_dataset(name)} if name else DATASETS
     fitting = [key for key, dataset in candidates.items() if len(dataset.classes) == cfg['num_classes']]
@@ -220,10 +220,7 @@ def dataset_of(cfg: Mapping[str, Any], name: str | None = None) -> str:
     if cfg['input_size'][0] != 3:
         raise InputError(f'the model takes images of {cfg["input_size"][0]} channels, these have 3')
     labels = tuple(cfg.get('label_names') or ())
-    known = next((key for key in fitting if DATASETS[key].classes == labels), None)
-    if labels and not known and not name:
-        raise InputError(f'the model knows {", ".join(map(str, labels[:3]))} …: name a data set of these (--dataset)')
-    return known or fitting[0]
+    return next((key for key in fitting if DATASETS[key].classes == labels), fitting[0])
 
 
 def log_evaluation(path: str | Path, result: Mapping[str, Any], model: nn.Module) -> None:

@@ -151,18 +151,29 @@ def load_model(name: str, device: str | None = None) -> nn.Module:
         model = timm.create_model(name, pretrained=True)
     except ResnetHubError:
         raise
-    except (ValueError, FileNotFoundError) as error:
-        raise InputError(f'{name}: {" ".join(str(error).split())}') from None
-    except (RuntimeError, OSError) as error:
-        raise ResnetHubError(f'{name}: {" ".join(str(error).split())}') from None
     except Exception as error:
-        if ':' not in name:
-            raise  # a bug; else whatever a stranger's config or weights make of the network
-        reason = f'{type(error).__name__}: {" ".join(str(error).split())}'
-        if isinstance(error, KeyError) and error.args == ('architecture',):
-            reason = 'its config.json names no architecture, so that it is not a model that timm can load'
-        raise InputError(f'{name}: {reason}') from None
+        raise _blame(name, error) from None
     return model.to(where).eval()
+
+
+def _blame(name: str, error: Exception) -> Exception:
+    """One line where the name, the network, or a stranger's config or weights are to blame; else the error, a bug."""
+    from safetensors import SafetensorError
+
+    from .hub.client import is_network
+
+    reason = ' '.join(str(error).split())
+    if isinstance(error, ValueError | FileNotFoundError):
+        return InputError(f'{name}: {reason}')
+    if isinstance(error, RuntimeError | OSError | SafetensorError) or is_network(error):
+        return ResnetHubError(f'{name}: {reason}')
+    if ':' not in name:
+        return error
+    if isinstance(error, KeyError) and error.args == ('architecture',):
+        return InputError(
+            f'{name}: its config.json names no architecture, so that it is not a model that timm can load'
+        )
+    return InputError(f'{name}: {type(error).__name__}: {reason}')
 
 
 def _did_you_mean(name: str) -> str:

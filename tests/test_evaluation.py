@@ -185,10 +185,7 @@ def test_the_data_set_follows_from_the_classes():
     }.items():
         with pytest.raises(InputError, match=message):
             dataset_of(cfg(arguments[0]), arguments[1])
-    pets = cfg(10, label_names=[f'dog {i}' for i in range(10)])
-    with pytest.raises(InputError, match=r'knows dog 0, dog 1, dog 2 …: name a data set of these \(--dataset\)'):
-        dataset_of(pets)
-    assert dataset_of(pets, 'cifar10') == 'cifar10'
+    assert dataset_of(cfg(10, label_names=['plane', 'car', *'cdefghij'])) == 'cifar10'
     with pytest.raises(InputError, match='takes images of 1 channels'):
         dataset_of(cfg(10, input_size=(1, 32, 32)))
 

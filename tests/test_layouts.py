@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -207,6 +208,11 @@ SPELLINGS: dict[str, tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...
         (r'^bn1', 'stem.bn1'),
     ),
     'from conv2_0': ((r'layer(\d)\.(\d)', lambda m: f'conv{int(m[1]) + 1}_{m[2]}'),),
+    'a list with an identity': (
+        (r'^conv1', 'layers.0'),
+        (r'^bn1', 'layers.1'),
+        (r'layer(\d)', lambda m: f'layers.{int(m[1]) + 3}'),
+    ),
     'one list of everything': (
         (r'^conv1', 'layers.0'),
         (r'^bn1', 'layers.1'),
@@ -614,6 +620,15 @@ def test_what_keys_cannot_show_the_statistics_do(
         said = str(error)
     assert re.search(verdict, said), said
     assert recognise(state, attested=True).network.cls is cls, 'what is known from elsewhere needs no witness'
+
+
+def test_filters_that_were_pruned_afterwards_are_no_pooling() -> None:
+    torch.manual_seed(0)
+    state = trained(timm.create_model('cifar_resnet20', zero_init_last=False))
+    for key, tensor in state.items():
+        if re.search(r'layer.*conv\d\.weight', key):
+            tensor[::5] = 0
+    assert 'no pooling after the stem' in ' '.join(recognise(state).assumptions)
 
 
 def test_random_statistics_decide_nothing() -> None:

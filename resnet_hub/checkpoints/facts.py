@@ -54,7 +54,8 @@ def read_beside(path: Path, network: Network) -> Beside:
         cfg = config['pretrained_cfg']
         mean, std = (tuple(map(float, cfg[key])) for key in ('mean', 'std'))
         labels = tuple(map(str, config.get('label_names') or cfg.get('label_names') or ()))
-        of_another = config['architecture'] in ARCHITECTURES and config['architecture'] != network.architecture()[0]
+        same = config['architecture'] == network.architecture()[0] or config.get('model_args')
+        of_another = config['architecture'] in ARCHITECTURES and not same
         classes = config.get('num_classes', cfg.get('num_classes', network.num_classes))
         if of_another or classes != network.num_classes or config.get('normalisation') == 'assumed':
             return Beside()

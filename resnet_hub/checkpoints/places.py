@@ -328,7 +328,7 @@ def _check_first(number: int, block: str, others: Iterable[str], what: str) -> N
     word = re.match(r'\D*', block[len(prefix) :])
     spelled = word[0] if word else ''
     counted = (re.match(rf'{re.escape(prefix + spelled)}(\d+)', other) for other in others)
-    gap = 2 if spelled.endswith('.') else 1  # in a list, activations stand between
+    gap = 3 if spelled.endswith('.') else 1  # in a list, an activation and an identity may stand between
     follows = any(number - gap <= int(found[1]) < number for found in counted if found)
     first = 2 if re.fullmatch(layouts.FROM_2, spelled, re.IGNORECASE) else 1
     if number > first and not follows:

@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
     )
     command.add_argument('models', nargs='+', metavar='MODEL', help='a classifier of these data sets with weights')
     command.add_argument('--data', metavar='DIR', help='folder with test-*.parquet; default: from the Hub')
-    command.add_argument('--dataset', help='cifar10, cifar100 or svhn; default: by the names of its classes')
+    command.add_argument('--dataset', help='cifar10, cifar100 or svhn; default: by its classes, their names or number')
     command.add_argument('--split', default='test', choices=('test', 'train'), help='(%(default)s)')
     command.add_argument('--batch-size', type=int, default=500, metavar='N', help='(%(default)s)')
     command.add_argument('--bf16', action='store_true', help='bfloat16 autocast; default: float32')

@@ -101,7 +101,7 @@ def _status(error: BaseException) -> int | None:
     return error.response.status_code if isinstance(error, HfHubHTTPError) else None
 
 
-def _is_network(error: BaseException) -> bool:
+def is_network(error: BaseException) -> bool:
     """An error of httpx, which huggingface_hub 2 imports as httpx2, or what Xet makes of its own."""
     of_httpx = any(base.__module__.startswith('httpx') for base in type(error).__mro__)
     of_xet = isinstance(error, ConnectionError | TimeoutError) and not isinstance(error, OfflineModeIsEnabled)
@@ -129,7 +129,7 @@ def _may_pass(error: BaseException) -> bool:
     cause = _cause(error)
     wrong_length = isinstance(cause, OSError) and 'Consistency check failed' in str(cause)
     passing = _status(cause) in _PASSING or _is_refused_transfer(error) or wrong_length
-    return isinstance(cause, DamagedError) or passing or _is_network(cause) or _is_garbled(cause)
+    return isinstance(cause, DamagedError) or passing or is_network(cause) or _is_garbled(cause)
 
 
 def _retry_after(error: BaseException) -> int:
@@ -152,7 +152,7 @@ def _explain(error: BaseException) -> str | None:
         return _STATUS.get(status, f'the Hub refuses it ({status} {" ".join(reason.split())}); check the request')
     if isinstance(error, DamagedError):
         return str(error)
-    if _is_network(error):
+    if is_network(error):
         return f'the Hub cannot be reached ({type(error).__name__}); check the connection and run it again'
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return f'no space left to write to ({error.strerror}); free some and run it again'
