@@ -168,7 +168,7 @@ def test_sources_besides_files(checkpoint, tmp_path):
         convert_checkpoint('http://127.0.0.1:9/my net.pth', tmp_path / 'b')
 
 
-def test_what_is_published_holds_no_password_and_no_folder(checkpoint, hub, server, tmp_path):  # noqa: F811
+def test_what_is_published_holds_no_signature_and_no_folder(checkpoint, hub, server, tmp_path):  # noqa: F811
     hub.plant('me/net', {'net.pth': checkpoint.read_bytes()})
     address = f'{server.url}/me/net/resolve/main/net.pth'
     for source in (f'{address}?signature=secret#secret', checkpoint, str(checkpoint)):

@@ -27,7 +27,7 @@ from ..weights.catalog import WEIGHTS
 from ..weights.fetch import fetch
 from . import layouts
 from .facts import Facts, find_facts, find_row, read_beside
-from .folder import CONFIG_FILE, make_config, new_folder, write_folder
+from .folder import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE, make_config, new_folder, write_folder
 from .native import prove, separate
 from .network import Network
 from .read import PICKLES, read
@@ -35,7 +35,7 @@ from .recognise import Recognised, recognise
 from .refusal import show
 
 _HUB = 'hf-hub:'
-_HUB_FILES = ('model.safetensors', 'pytorch_model.bin')
+_HUB_FILES = (WEIGHTS_FILE, PICKLE_FILE)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from ..models import ARCHITECTURES
 from ..models.timm_api import make_pretrained_cfg
 
 WEIGHTS_FILE = 'model.safetensors'
+PICKLE_FILE = 'pytorch_model.bin'  #: what timm wrote in its place before, and on request still does
 CONFIG_FILE = 'config.json'
 CARD_FILE = 'README.md'
 #: what `resnet-hub evaluate local-dir:FOLDER --json` prints: a list of model, dataset, split, top1, top5, nll, images

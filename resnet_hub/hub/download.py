@@ -8,14 +8,12 @@ from pathlib import Path, PureWindowsPath
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from ..checkpoints.folder import CONFIG_FILE, WEIGHTS_FILE, check_folder, new_folder
+from ..checkpoints.folder import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE, check_folder, new_folder
 from ..checkpoints.read import PICKLES, read
 from ..errors import InputError, ResnetHubError
 from ..files import digest
 from .client import DamagedError, ask
 from .package import check_repo_id, read_config
-
-_TIMM_PICKLE = 'pytorch_model.bin'
 
 
 def download(
@@ -125,7 +123,7 @@ class _Repository:
         pickles = [name for name in sorted(names) if name.endswith(PICKLES)]
         if not pickles:
             return
-        pickle = _TIMM_PICKLE if _TIMM_PICKLE in pickles else pickles[0]
+        pickle = PICKLE_FILE if PICKLE_FILE in pickles else pickles[0]
         _check_name(pickle, self.repo_id)
         read(self.fetch_file(pickle, self.revision))
         source = f'hf-hub:{self.repo_id}' + (f'@{self.revision}' if self.revision else '')
