@@ -634,5 +634,6 @@ def test_filters_that_were_pruned_afterwards_are_no_pooling() -> None:
 def test_random_statistics_decide_nothing() -> None:
     for cls in (CifarResNet, PreActResNet):
         for shortcut_type in 'AB':
-            state = small(cls, shortcut_type=shortcut_type).state_dict()
-            assert not any('statistics' in note for note in recognise(state).assumptions)
+            for seed in range(8):  # of the narrowest nets, whose few numbers fit by chance most easily
+                model = randomise(cls('basic', (1, 1, 1), (4, 8, 12), shortcut_type=shortcut_type), seed)
+                assert not any('statistics' in note for note in recognise(model.state_dict()).assumptions)

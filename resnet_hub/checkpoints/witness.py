@@ -76,9 +76,10 @@ def hear(network: Network, state_dict: Mapping[str, Tensor]) -> Testimony:
     if any(mean.is_meta for mean in means) or not any(bool(mean.any()) for mean in means):
         return Testimony()  # no numbers, or those that untrained norms begin with
     norms = _Statistics(network, state_dict)
-    activation = _verdict({name: _median(norms.branch_errors(mean)) for name, mean in ACTIVATIONS.items()})
+    errors = {name: _median(norms.branch_errors(mean)) for name, mean in ACTIVATIONS.items()}
+    activation = _verdict(errors)
     post = network.family == 'CifarResNet'
-    stem = norms.stem() if post else ''
+    stem = norms.stem() if post and errors['ReLU'] < _FITS else ''  # one layer of meaningless numbers may fit by chance
     if network.shortcut_type == 'A':
         return Testimony(activation, stem, shortcut=norms.padding_v1() if post else norms.padding_v2())
     return Testimony(activation, stem, projection='' if post else norms.projection())
