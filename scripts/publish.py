@@ -2,7 +2,8 @@
 
 Measures each on the test images, notes that in resnet_hub/weights/evaluations.csv, puts the files where their size wants
 them, in the package or in a folder under weights/ that `resnet-hub upload` takes, and prints the rows for
-resnet_hub/weights/catalog.py.
+resnet_hub/weights/catalog.py. Of further seeds of a published recipe only the figure is added to its row: the first
+seed's weights stay the ones that are published, whichever are the best.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # of this clone, whatever is installed
@@ -21,13 +23,13 @@ from resnet_hub.errors import InputError, ResnetHubError
 from resnet_hub.files import replacing
 from resnet_hub.hub.package import prepare
 from resnet_hub.recipe import Recipe
-from resnet_hub.weights.catalog import OWNER, RESNET_HUB, recipe_file, weights_file, weights_folder
+from resnet_hub.weights.catalog import _OUR_ROWS, OWNER, RESNET_HUB, recipe_file, weights_file, weights_folder
 
 LARGEST = 2_000_000  #: bytes of weights that come with the package
 
 
 def publish(run: Path, data: str | None) -> str:
-    """Install the files; the row of the catalog."""
+    """Measure, and install the files unless the run is a further seed; the row of the catalog."""
     recipe = Recipe.from_file(run / RECIPE_FILE)
     if recipe.holdout:
         raise InputError(f'{run} kept {recipe.holdout} training images aside: train it again with --holdout 0')
@@ -38,6 +40,9 @@ def publish(run: Path, data: str | None) -> str:
         if code := cli.main(['evaluate', f'local-dir:{run}', *options]):
             sys.exit(code)
     (run / EVALUATION_FILE).write_text(printed.getvalue(), encoding='utf-8')
+    if seeds_of := published(name, recipe):
+        (result,) = json.loads(printed.getvalue())
+        return f'{seeds_of} {result["top1"]:.2f}'
     files = prepare(run, f'{OWNER}/{name}', license=RESNET_HUB.license).files
     small = len(files[WEIGHTS_FILE]) <= LARGEST
     folder = weights_folder(name)
@@ -50,6 +55,15 @@ def publish(run: Path, data: str | None) -> str:
     figures = f'{result["top1"]:.2f} {result["top5"]:.2f} {result["nll"]:.4f}'
     digest = json.loads(files[CONFIG_FILE])['sha256']
     return f'    {name} {figures} {recipe.seed} {"package" if small else "clone"} {digest}'
+
+
+def published(name: str, recipe: Recipe) -> str:
+    """The row of weights that were trained by the same recipe with another seed; '' if there are none."""
+    row = next((row for row in _OUR_ROWS.splitlines() if row.split()[:1] == [name]), '')
+    if not row:
+        return ''
+    first = Recipe.from_file(recipe_file(name))
+    return row if recipe.seed != first.seed and replace(first, seed=recipe.seed) == recipe else ''
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from measuring import markdown
 from zoo import PICTURE, draw, multiply_adds, points, points_of
 
 from resnet_hub.models import ARCHITECTURES
-from resnet_hub.weights.catalog import RESNET_HUB, WEIGHTS, tags
+from resnet_hub.weights.catalog import RESNET_HUB, WEIGHTS, Weights, tags
 
 README = Path(__file__).resolve().parent.parent / 'README.md'
 RESULTS = Path(__file__).with_name('benchmark.json')  # of benchmark.py
@@ -58,11 +58,20 @@ def weights() -> str:
                 if row.publisher == publisher
             }
             if found:
-                figures = [f'{found[dataset].top1:.2f}' if dataset in found else '' for dataset in COLUMNS]
-                cells = [publisher.name, *figures]
-                rows.append([*facts, *(f'**{c}**' if c and publisher is RESNET_HUB else c for c in cells)])
+                who = f'**{publisher.name}**' if publisher is RESNET_HUB else publisher.name
+                rows.append([*facts, who, *(figure(found.get(dataset)) for dataset in COLUMNS)])
                 facts = ['', '', '']
     return table(('architecture', 'parameters', 'multiply-adds', 'weights', *COLUMNS.values()), rows)
+
+
+def figure(row: Weights | None) -> str:
+    """Top-1, bold where it is ours, and mean ± standard deviation where there are several seeds."""
+    if row is None:
+        return ''
+    if row.publisher is not RESNET_HUB:
+        return f'{row.top1:.2f}'
+    spread = row.over_seeds
+    return f'**{row.top1:.2f}**' + (f' ({spread[0]:.2f} ± {spread[1]:.2f})' if spread else '')
 
 
 def publishers() -> str:

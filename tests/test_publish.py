@@ -105,6 +105,27 @@ def test_every_evaluation_is_noted(clone):
         assert place == {SMALL: 'package', LARGE: 'clone'}[name]
 
 
+def test_a_further_seed_adds_its_figure_and_replaces_nothing(with_rows, tmp_path, tiny_data):
+    run = write_run(tmp_path / f'{SMALL}.seed9', SMALL.partition('.')[0], 9)
+    kept = with_rows.root / 'resnet_hub' / 'weights' / f'{SMALL}.safetensors'
+    before = digest(kept)
+    done = run_in(with_rows.root, with_rows.root / 'scripts' / 'publish.py', run, '--data', tiny_data[0])
+    assert done.returncode == 0, done.stderr
+    assert digest(kept) == before != digest(run / 'model.safetensors')
+    with open(with_rows.root / 'resnet_hub' / 'weights' / 'evaluations.csv', newline='') as file:
+        *_, noted = csv.DictReader(file)
+    assert noted['sha256'] == digest(run / 'model.safetensors')
+    assert done.stdout.splitlines()[-1] == f'{with_rows.rows[SMALL]} {float(noted["top1"]):.2f}'
+    code = f'''
+from resnet_hub.weights import catalog
+catalog._OUR_ROWS = "{with_rows.rows[SMALL]} 50.00 70.00"
+row = catalog._ours()["{SMALL}"]
+row = row._replace(top1=60.0)
+print(row.further, row.over_seeds, row._replace(further=()).over_seeds)
+'''
+    assert run_in(with_rows.root, '-c', code).stdout == '(50.0, 70.0) (60.0, 10.0) None\n'
+
+
 def test_a_run_that_kept_images_aside_is_refused(tmp_path, monkeypatch, capsys):
     run = write_run(tmp_path / 'run', 'cifar_resnet8', 0)
     (run / 'recipe.toml').write_text(Recipe(model='cifar_resnet8', holdout=5000).to_toml())

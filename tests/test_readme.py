@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from matplotlib.text import Text
 
@@ -39,8 +40,13 @@ def test_the_tables_are_current(scripts):
         architecture = name or architecture
         for dataset, figure in zip(('cifar10', 'cifar100', 'svhn'), figures, strict=True):
             if figure:
-                found[architecture, publisher, dataset] = float(figure)
-    assert found == {(n.partition('.')[0], row.publisher.name, row.dataset): row.top1 for n, row in WEIGHTS.items()}
+                found[architecture, publisher, dataset] = figure
+    assert found.keys() == {(n.partition('.')[0], row.publisher.name, row.dataset) for n, row in WEIGHTS.items()}
+    for name, row in WEIGHTS.items():
+        first, *spread = re.findall(r'[\d.]+', found[name.partition('.')[0], row.publisher.name, row.dataset])
+        assert float(first) == row.top1
+        seeds = np.array([row.top1, *row.further])
+        assert [*map(float, spread)] == ([round(seeds.mean(), 2), round(seeds.std(ddof=1), 2)] if row.further else [])
 
 
 def test_the_picture_is_current(scripts):

@@ -129,13 +129,16 @@ def test_their_statistics_testify_to_what_they_are(name):
 
 @pytest.mark.parametrize('name', OURS)
 def test_our_figures_are_those_of_the_log(name):
-    """One of the evaluations on test images that are noted there, of this very file."""
+    """One of the evaluations on test images that are noted there, of this very file; those of further seeds likewise."""
     row = WEIGHTS[name]
     with open(recipe_file(name).with_name('evaluations.csv'), newline='', encoding='utf-8') as file:
-        noted = [line for line in csv.DictReader(file) if f'sha256:{line["sha256"]}' == row.digest]
+        log = list(csv.DictReader(file))
+    noted = [line for line in log if f'sha256:{line["sha256"]}' == row.digest]
     figures = [(float(line['top1']), float(line['top5']), float(line['nll'])) for line in noted]
     assert (row.top1, row.top5, row.nll) in figures
     assert {(line['dataset'], line['split'], line['images']) for line in noted} == {(row.dataset, 'test', '10000')}
+    of_seeds = [line['top1'] for line in log if f'/{name}.seed' in line['model']]
+    assert [round(float(top1), 2) for top1 in of_seeds] == [*row.further]
 
 
 @functools.cache

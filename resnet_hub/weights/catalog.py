@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -53,6 +54,7 @@ class Weights(NamedTuple):
     top5: float | None = None
     nll: float | None = None  #: mean negative log-likelihood in nats
     seed: int | None = None
+    further: tuple[float, ...] = ()  #: top-1 of the same recipe by other seeds, whose weights are not published
     publisher: Publisher = RESNET_HUB
     #: None: in the package; 'hf-hub:OWNER/NAME': ours, in a clone of the project or else there. Of a zip, the one file
     #: in it has the digest
@@ -71,13 +73,20 @@ class Weights(NamedTuple):
         return self.mean or self.data.mean, self.std or self.data.std
 
     @property
+    def over_seeds(self) -> tuple[float, float] | None:
+        """Mean and standard deviation of top-1 over the seeds of the recipe, the published one among them."""
+        seeds = (self.top1, *self.further)
+        return (statistics.mean(seeds), statistics.stdev(seeds)) if self.further else None
+
+    @property
     def repo_id(self) -> str | None:
         """'OWNER/NAME' of weights of ours that are too large for the package."""
         return self.url.removeprefix(_HUB) if self.url and self.url.startswith(_HUB) else None
 
 
 _HUB = 'hf-hub:'
-#: ours: top-1, top-5 in %, negative log-likelihood, seed, where they are, SHA-256; `python scripts/publish.py` prints a row
+#: ours: top-1, top-5 in %, negative log-likelihood, seed, where they are, SHA-256, and top-1 by further seeds, if any;
+#: `python scripts/publish.py` prints a row
 _OUR_ROWS = """
     cifar_resnet8.cifar10 89.86 99.67 0.3112 0 package 8bfcfff3dc39bcab4291d709c1f50e9cb06f94627d88b1f9351b56edb4000b41
     cifar_resnet8.cifar100 59.62 86.13 1.4650 0 package 6231aa20fe133a2d51ef477d40d4e6cf2c29c886c6ce509e100b41846ba0babd
@@ -101,9 +110,10 @@ def _ours() -> dict[str, Weights]:
             top5=float(top5),
             nll=float(nll),
             seed=int(seed),
+            further=tuple(map(float, further)),
             url={'package': None, 'clone': f'{_HUB}{OWNER}/{name}'}[place],
         )
-        for name, top1, top5, nll, seed, place, sha256 in rows
+        for name, top1, top5, nll, seed, place, sha256, *further in rows
     }
 
 
