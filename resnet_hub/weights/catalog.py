@@ -89,7 +89,7 @@ _HUB = 'hf-hub:'
 #: `python scripts/publish.py` prints a row
 _OUR_ROWS = """
     cifar_resnet8.cifar10 89.86 99.67 0.3112 0 package 8bfcfff3dc39bcab4291d709c1f50e9cb06f94627d88b1f9351b56edb4000b41
-    cifar_resnet8.cifar100 59.62 86.13 1.4650 0 package 6231aa20fe133a2d51ef477d40d4e6cf2c29c886c6ce509e100b41846ba0babd
+    cifar_resnet8.cifar100 59.62 86.13 1.4650 0 package 6231aa20fe133a2d51ef477d40d4e6cf2c29c886c6ce509e100b41846ba0babd 60.31 59.52
     cifar_resnet14.cifar10 91.84 99.73 0.3080 0 package 65e668e45b3ff978184e364917e86f77be5d2897526088670a1cb385db7172a8
     cifar_resnet20.cifar10 92.92 99.86 0.2465 0 package 88489d39783f36696d858e100461d3eaa04ef4d99439a16a9cbba620003b79b8
     cifar_resnet20.cifar100 69.14 91.15 1.3606 0 package ac2c13e3a3c712862a82c158d38fe8d6b51b355be9b0d6b183cd7a908566dffb
