@@ -40,9 +40,9 @@ def publish(run: Path, data: str | None) -> str:
         if code := cli.main(['evaluate', f'local-dir:{run}', *options]):
             sys.exit(code)
     (run / EVALUATION_FILE).write_text(printed.getvalue(), encoding='utf-8')
-    if seeds_of := published(name, recipe):
-        (result,) = json.loads(printed.getvalue())
-        return f'{seeds_of} {result["top1"]:.2f}'
+    (result,) = json.loads(printed.getvalue())
+    if row := published(name, recipe):
+        return f'{row} {result["top1"]:.2f}'
     files = prepare(run, f'{OWNER}/{name}', license=RESNET_HUB.license).files
     small = len(files[WEIGHTS_FILE]) <= LARGEST
     folder = weights_folder(name)
@@ -51,7 +51,6 @@ def publish(run: Path, data: str | None) -> str:
         with replacing(path) as temporary:
             temporary.write_bytes(files[file])
         print(path)
-    (result,) = json.loads(files[EVALUATION_FILE])
     figures = f'{result["top1"]:.2f} {result["top5"]:.2f} {result["nll"]:.4f}'
     digest = json.loads(files[CONFIG_FILE])['sha256']
     return f'    {name} {figures} {recipe.seed} {"package" if small else "clone"} {digest}'
