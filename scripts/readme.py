@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -58,20 +59,18 @@ def weights() -> str:
                 if row.publisher == publisher
             }
             if found:
-                who = f'**{publisher.name}**' if publisher is RESNET_HUB else publisher.name
-                rows.append([*facts, who, *(figure(found.get(dataset)) for dataset in COLUMNS)])
+                mark = '**' if publisher is RESNET_HUB else ''
+                figures = [figure(found[dataset], mark) if dataset in found else '' for dataset in COLUMNS]
+                rows.append([*facts, f'{mark}{publisher.name}{mark}', *figures])
                 facts = ['', '', '']
     return table(('architecture', 'parameters', 'multiply-adds', 'weights', *COLUMNS.values()), rows)
 
 
-def figure(row: Weights | None) -> str:
-    """Top-1, bold where it is ours, and mean ± standard deviation where there are several seeds."""
-    if row is None:
-        return ''
-    if row.publisher is not RESNET_HUB:
-        return f'{row.top1:.2f}'
-    spread = row.over_seeds
-    return f'**{row.top1:.2f}**' + (f' ({spread[0]:.2f} ± {spread[1]:.2f})' if spread else '')
+def figure(row: Weights, mark: str = '') -> str:
+    """Top-1 between marks, and mean ± standard deviation where there are several seeds."""
+    seeds = (row.top1, *row.further)
+    spread = f' ({statistics.mean(seeds):.2f} ± {statistics.stdev(seeds):.2f})' if row.further else ''
+    return f'{mark}{row.top1:.2f}{mark}{spread}'
 
 
 def publishers() -> str:

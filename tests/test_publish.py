@@ -117,13 +117,16 @@ def test_a_further_seed_adds_its_figure_and_replaces_nothing(with_rows, tmp_path
     assert noted['sha256'] == digest(run / 'model.safetensors')
     assert done.stdout.splitlines()[-1] == f'{with_rows.rows[SMALL]} {float(noted["top1"]):.2f}'
     code = f'''
+import sys
 from resnet_hub.weights import catalog
 catalog._OUR_ROWS = "{with_rows.rows[SMALL]} 50.00 70.00"
 row = catalog._ours()["{SMALL}"]
 row = row._replace(top1=60.0)
-print(row.further, row.over_seeds, row._replace(further=()).over_seeds)
+sys.path.insert(0, "scripts")
+from readme import figure
+print(row.further, figure(row), figure(row._replace(further=())))
 '''
-    assert run_in(with_rows.root, '-c', code).stdout == '(50.0, 70.0) (60.0, 10.0) None\n'
+    assert run_in(with_rows.root, '-c', code).stdout == '(50.0, 70.0) 60.00 (60.00 ± 10.00) 60.00\n'
 
 
 def test_a_run_that_kept_images_aside_is_refused(tmp_path, monkeypatch, capsys):

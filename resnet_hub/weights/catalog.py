@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -71,12 +70,6 @@ class Weights(NamedTuple):
     def normalisation(self) -> tuple[Triple, Triple]:
         """Mean and std of the pixels, scaled to 0 … 1, that the network was trained with."""
         return self.mean or self.data.mean, self.std or self.data.std
-
-    @property
-    def over_seeds(self) -> tuple[float, float] | None:
-        """Mean and standard deviation of top-1 over the seeds of the recipe, the published one among them."""
-        seeds = (self.top1, *self.further)
-        return (statistics.mean(seeds), statistics.stdev(seeds)) if self.further else None
 
     @property
     def repo_id(self) -> str | None:
