@@ -8,44 +8,44 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import _autoload
+from resnet_hub import _registration
 
 if TYPE_CHECKING:
-    from .checkpoints.convert import Conversion, convert_checkpoint
-    from .data import Images, load_images
-    from .errors import InputError, MissingExtraError, ResnetHubError
-    from .evaluation import Metrics, evaluate
-    from .hub.download import download
-    from .hub.upload import Upload, push_folders, push_to_hub
-    from .models import CifarResNet, PreActResNet
-    from .optimization import optimize
-    from .prediction import Prediction, predict
-    from .recipe import Recipe
-    from .registry import load_model
-    from .training import train
+    from resnet_hub.conversion.convert import Conversion, convert_checkpoint
+    from resnet_hub.data.images import Images, load_images
+    from resnet_hub.hub.download import download
+    from resnet_hub.hub.upload import Upload, push_folders, push_to_hub
+    from resnet_hub.inference.evaluate import Metrics, evaluate
+    from resnet_hub.inference.optimize import optimize
+    from resnet_hub.inference.predict import Prediction, predict
+    from resnet_hub.models import CifarResNet, PreActResNet
+    from resnet_hub.registry import load_model
+    from resnet_hub.training.recipe import Recipe
+    from resnet_hub.training.trainer import train
+    from resnet_hub.utils.errors import InputError, MissingExtraError, ResnetHubError
 
 _PUBLIC = {
     'Upload': 'hub.upload',
     'push_to_hub': 'hub.upload',
     'push_folders': 'hub.upload',
     'download': 'hub.download',
-    'Conversion': 'checkpoints.convert',
-    'convert_checkpoint': 'checkpoints.convert',
+    'Conversion': 'conversion.convert',
+    'convert_checkpoint': 'conversion.convert',
     'CifarResNet': 'models',
     'PreActResNet': 'models',
-    'Images': 'data',
-    'load_images': 'data',
+    'Images': 'data.images',
+    'load_images': 'data.images',
     'load_model': 'registry',
-    'Recipe': 'recipe',
-    'train': 'training',
-    'Metrics': 'evaluation',
-    'evaluate': 'evaluation',
-    'optimize': 'optimization',
-    'Prediction': 'prediction',
-    'predict': 'prediction',
-    'ResnetHubError': 'errors',
-    'InputError': 'errors',
-    'MissingExtraError': 'errors',
+    'Recipe': 'training.recipe',
+    'train': 'training.trainer',
+    'Metrics': 'inference.evaluate',
+    'evaluate': 'inference.evaluate',
+    'optimize': 'inference.optimize',
+    'Prediction': 'inference.predict',
+    'predict': 'inference.predict',
+    'ResnetHubError': 'utils.errors',
+    'InputError': 'utils.errors',
+    'MissingExtraError': 'utils.errors',
 }
 __all__ = [
     'CifarResNet',
@@ -72,7 +72,7 @@ __all__ = [
 ]
 __version__ = '0.1.0'
 
-_autoload.install()
+_registration.install()
 
 
 def __getattr__(name: str) -> Any:

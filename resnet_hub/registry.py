@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,12 +17,11 @@ from timm.models._input import update_model_args
 from timm.models._pretrained import PretrainedCfg
 from torch import nn
 
-from .datasets import DATASETS
-from .distributed import choose_device
-from .errors import InputError, ResnetHubError
-from .models import ARCHITECTURES
-from .models.timm_api import make_pretrained_cfg
-from .weights.catalog import WEIGHTS, Weights, tags, weights_file
+from resnet_hub.tables.architectures import ARCHITECTURES
+from resnet_hub.tables.datasets import DATASETS
+from resnet_hub.tables.weights import WEIGHTS, Weights, tags, weights_file
+from resnet_hub.utils.distributed import choose_device
+from resnet_hub.utils.errors import InputError, ResnetHubError
 
 _logger = logging.getLogger(__name__)
 _DEFAULT_DATASET = DATASETS['cifar10']
@@ -29,24 +29,32 @@ _DEFAULT_DATASET = DATASETS['cifar10']
 
 def register() -> None:
     """Make every architecture and every weight known to timm; what timm has under such a name already, stays."""
-    for name, (cls, _) in ARCHITECTURES.items():
+    for name in ARCHITECTURES:
         if is_model(name):
             _logger.debug('timm has a model %s already', name)
             continue
-        module = sys.modules[cls.__module__]  # timm groups models by the module of their entrypoint
+        module = _table_module(name)  # timm groups models by the module of their entrypoint
         module.__dict__.setdefault('default_cfgs', {}).update(generate_default_cfgs(_default_cfgs(name)))
         entrypoint = _timm_entrypoint(name)
         setattr(module, name, entrypoint)
         register_model(entrypoint)
 
 
+def _table_module(name: str) -> ModuleType:
+    """The module that timm groups an architecture under: its table, so that no network is imported for registration."""
+    return sys.modules[f'resnet_hub.tables.{ARCHITECTURES[name].family.name}']
+
+
 def _default_cfgs(name: str) -> dict[str, dict[str, Any]]:
     """timm's pretrained cfgs of an architecture by 'architecture.tag', or the one without weights."""
-    _, row = ARCHITECTURES[name]
-    common = {'paper_ids': row.paper.replace('https://arxiv.org/abs/', 'arXiv:'), 'origin_url': row.paper}
+    row = ARCHITECTURES[name]
+    common: dict[str, Any] = {
+        'paper_ids': row.paper.replace('https://arxiv.org/abs/', 'arXiv:'),
+        'origin_url': row.paper,
+    }
 
     def cfg(mean: Any, std: Any, **fields: Any) -> dict[str, Any]:
-        return make_pretrained_cfg(len(row.layers), mean, std, **common, **fields)
+        return row.pretrained_cfg(mean, std, **common, **fields)
 
     with_weights = {
         f'{name}.{tag}': cfg(
@@ -66,7 +74,7 @@ def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
         return _create(name, pretrained, **kwargs)
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
-    entrypoint.__module__ = ARCHITECTURES[name][0].__module__
+    entrypoint.__module__ = _table_module(name).__name__
     entrypoint.__doc__ = _describe(name)
     return entrypoint
 
@@ -85,7 +93,9 @@ def _create(
     With weights the network is built on the meta device and takes the tensors of the file over (`load_state_dict`):
     nothing is initialised or copied in vain.
     """
-    cls, row = ARCHITECTURES[name]
+    from resnet_hub.models import network_class
+
+    cls, row = network_class(name), ARCHITECTURES[name]
     cfg = resolve_pretrained_cfg(name, pretrained_cfg, pretrained_cfg_overlay)
     overlay = pretrained_cfg_overlay or {}
     if (overlay.get('hf_hub_id') or overlay.get('url')) and not overlay.get('file'):
@@ -94,7 +104,7 @@ def _create(
     model_args = {**(weights.model_args if weights else {}), **kwargs}
     own = cfg.state_dict or cfg.file or cfg.hf_hub_id  # of the user: timm prefers each of them to the row's url
     if pretrained and weights and weights.url and cfg.url == weights.url and not own:
-        from .weights.fetch import fetch
+        from resnet_hub.weights.fetch import fetch
 
         cfg = replace(cfg, file=str(fetch(f'{name}.{cfg.tag}', cache_dir)))
 
@@ -143,7 +153,7 @@ def load_model(name: str, device: str | None = None) -> nn.Module:
         if not timm.is_model_pretrained(name):
             raise InputError(f'{name} has no pretrained weights; those that have: resnet-hub list --pretrained')
     if name.startswith('local-dir:'):
-        from .checkpoints.folder import check_folder
+        from resnet_hub.checkpoints.folder import check_folder
 
         check_folder(name.removeprefix('local-dir:'))
     where = choose_device(device)
@@ -160,7 +170,7 @@ def _blame(name: str, error: Exception) -> Exception:
     """One line where the name, the network, or a stranger's config or weights are to blame; else the error, a bug."""
     from safetensors import SafetensorError
 
-    from .hub.client import is_network
+    from resnet_hub.utils.hub_client import is_network
 
     reason = ' '.join(str(error).split())
     if isinstance(error, ValueError | FileNotFoundError):
@@ -214,12 +224,12 @@ def _load_from_hub(name: str, source: str, **kwargs: Any) -> nn.Module:
 
 
 def _describe(name: str) -> str:
-    cls, row = ARCHITECTURES[name]
+    row = ARCHITECTURES[name]
     weights = '\n'.join(
         f'    {tag!r}: {WEIGHTS[f"{name}.{tag}"].top1:.2f} % top-1 on {WEIGHTS[f"{name}.{tag}"].dataset}'
         for tag in tags(name)
     )
-    return f"""{name}: {cls.__name__} for 32×32 images, {row.params:,} parameters with 10 classes.
+    return f"""{name}: {row.family.network} for 32×32 images, {row.params:,} parameters with 10 classes.
 
 {sum(row.layers)} {row.block} blocks, {' + '.join(map(str, row.layers))}, of base widths {', '.join(map(str, row.widths))}.
 Paper: {row.paper}
@@ -231,7 +241,7 @@ Args:
     in_chans, global_pool, drop_rate, drop_path_rate, act_layer, norm_layer, zero_init_last, features_only, device,
         dtype: as in timm.
     layers, widths, stem_width, block: another shape.
-    shortcut_type: 'B' (projections) or 'A' (zero padding).{_FINAL_NORM_HELP if cls.__name__.startswith('PreAct') else ''}
+    shortcut_type: 'B' (projections) or 'A' (zero padding).{_FINAL_NORM_HELP if row.family.norm_first else ''}
 
 Weights:
 {weights or '    none yet'}

@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from resnet_hub.data import Images
-from resnet_hub.datasets import DATASETS
+from resnet_hub.data.images import Images
+from resnet_hub.tables.datasets import DATASETS
 
 ROOT = Path(__file__).resolve().parent.parent
 

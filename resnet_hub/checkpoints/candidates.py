@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
-from . import layouts
-from .layouts import parse_block, relative
-from .refusal import OTHER, refuse, refuse_tensor, show
+from resnet_hub.checkpoints import layouts
+from resnet_hub.checkpoints.layouts import parse_block, relative
+from resnet_hub.checkpoints.refusal import OTHER, refuse, refuse_tensor, show
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from ..files import digest, replacing, save_weights
-from ..models import ARCHITECTURES
-from ..models.timm_api import make_pretrained_cfg
+from resnet_hub.models import network_class
+from resnet_hub.tables.architectures import ARCHITECTURES
+from resnet_hub.utils.errors import InputError
+from resnet_hub.utils.files import digest, replacing, save_weights
 
 WEIGHTS_FILE = 'model.safetensors'
 PICKLE_FILE = 'pytorch_model.bin'  #: what timm wrote in its place before, and on request still does
@@ -85,11 +85,9 @@ def make_config(
     `num_classes` among the model arguments. `provenance` (digests, recipe, source) stands at the root too, where
     timm ignores what it does not know.
     """
-    cls, row = ARCHITECTURES[architecture]
+    cls, row = network_class(architecture), ARCHITECTURES[architecture]
     model_args = dict(model_args or {})
-    cfg = make_pretrained_cfg(
-        len(model_args.get('layers', row.layers)), tuple(mean), tuple(std), num_classes=num_classes
-    )
+    cfg = row.pretrained_cfg(tuple(mean), tuple(std), model_args.get('layers'), num_classes=num_classes)
     cfg['input_size'] = (in_chans, 32, 32)
     if in_chans != 3:
         model_args['in_chans'] = in_chans

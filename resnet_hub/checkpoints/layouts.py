@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..errors import InputError
+from resnet_hub.utils.errors import InputError
 
 # ---------------------------------------------------------------------------------------------- reading: vocabulary
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from ..models import ResidualNet
-from .network import Network
-from .read import read
-from .recognise import recognise
+from resnet_hub.checkpoints.network import Network
+from resnet_hub.checkpoints.read import read
+from resnet_hub.checkpoints.recognise import recognise
+from resnet_hub.models import ResidualNet
+from resnet_hub.utils.errors import InputError
 
 
 def native_state_dict(path: Path, architecture: str, model_args: Mapping[str, Any]) -> dict[str, Tensor]:

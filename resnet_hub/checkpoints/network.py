@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..models import ARCHITECTURES, Architecture, CifarResNet, PreActResNet, ResidualNet
+from resnet_hub.models import CifarResNet, PreActResNet, ResidualNet
+from resnet_hub.tables.architectures import ARCHITECTURES
+from resnet_hub.tables.family import Architecture
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,9 @@ class Network:
 
     def architecture(self) -> tuple[str, dict[str, Any]]:
         """The row of the tables that is this network, or comes closest, and the arguments that make up the rest."""
-        names = [name for name, (cls, _) in ARCHITECTURES.items() if cls is self.cls]
-        name = min(names, key=lambda name: self._distance(ARCHITECTURES[name][1]))
-        return name, self._difference(ARCHITECTURES[name][1])
+        names = [name for name, row in ARCHITECTURES.items() if row.family.network == self.family]
+        name = min(names, key=lambda name: self._distance(ARCHITECTURES[name]))
+        return name, self._difference(ARCHITECTURES[name])
 
     def _difference(self, row: Architecture) -> dict[str, Any]:
         theirs = {'shortcut_type': 'B', 'stem_width': row.widths[0], 'final_norm': True, **row.model_args()}

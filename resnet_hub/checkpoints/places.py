@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..models import CifarResNet, PreActResNet, ResidualNet
-from . import layouts
-from .layouts import Place, parse_block, relative
-from .network import Network
-from .refusal import INCOMPLETE, OTHER, refuse, refuse_shape, refuse_tensor, show
+from resnet_hub.checkpoints import layouts
+from resnet_hub.checkpoints.layouts import Place, parse_block, relative
+from resnet_hub.checkpoints.network import Network
+from resnet_hub.checkpoints.refusal import INCOMPLETE, OTHER, refuse, refuse_shape, refuse_tensor, show
+from resnet_hub.models import CifarResNet, PreActResNet, ResidualNet
 
 _NORM = ('weight', 'bias', 'running_mean', 'running_var')
 COUNTER = 'num_batches_tracked'

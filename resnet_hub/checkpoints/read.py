@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch._weights_only_unpickler import Unpickler
 
-from ..errors import InputError
+from resnet_hub.utils.errors import InputError
 
 #: how pickles of weights are called, on the Hub and elsewhere
 PICKLES = ('.bin', '.pth', '.pt', '.th', '.ckpt')

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models import PreActResNet
-from .candidates import FLOATS, apply_masks, check_tensor, choose, take_constants
-from .network import Network
-from .places import COUNTER, Module, Places, group
-from .refusal import INCOMPLETE, OTHER, refuse, refuse_shape, show
-from .witness import Testimony, hear
+from resnet_hub.checkpoints.candidates import FLOATS, apply_masks, check_tensor, choose, take_constants
+from resnet_hub.checkpoints.network import Network
+from resnet_hub.checkpoints.places import COUNTER, Module, Places, group
+from resnet_hub.checkpoints.refusal import INCOMPLETE, OTHER, refuse, refuse_shape, show
+from resnet_hub.checkpoints.witness import Testimony, hear
+from resnet_hub.models import PreActResNet
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, NoReturn
 
-from ..errors import InputError
-from . import layouts
+from resnet_hub.checkpoints import layouts
+from resnet_hub.utils.errors import InputError
 
 OTHER = 'it is of another network than ours; use it with the code that trained it'
 INCOMPLETE = 'the file is incomplete; take another copy'

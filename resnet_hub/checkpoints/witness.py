@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .network import Network
+from resnet_hub.checkpoints.network import Network
 
 _SIZE = 32  #: of the images, which decides how often a kernel reads padding
 _FITS = 0.12  #: errors in standard deviations: a hypothesis explains the statistics …

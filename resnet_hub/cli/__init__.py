@@ -7,8 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ..errors import ResnetHubError
-from . import convert, download, evaluate, list, predict, train, upload
+from resnet_hub.cli import convert, download, evaluate, list, predict, train, upload
+from resnet_hub.utils.errors import ResnetHubError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from .. import __version__
+    from resnet_hub import __version__
 
     parser = argparse.ArgumentParser('resnet-hub', description='CIFAR-style ResNets for timm and torch.hub.')
     parser.add_argument('--version', action='version', version=f'resnet-hub {__version__}')

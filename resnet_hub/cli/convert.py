@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .command import add_command
-from .output import print_json
+from resnet_hub.cli.command import add_command
+from resnet_hub.cli.output import print_json
 
 
 def add(commands: Any) -> None:
@@ -43,8 +43,8 @@ def add(commands: Any) -> None:
 def _run(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from ..checkpoints.convert import convert_checkpoint
-    from ..checkpoints.refusal import show
+    from resnet_hub.checkpoints.refusal import show
+    from resnet_hub.conversion.convert import convert_checkpoint
 
     options = {k: getattr(args, k) for k in ('dataset', 'mean', 'std', 'labels', 'key', 'check', 'force', 'to')}
     result = convert_checkpoint(args.source, args.output, **options)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .command import add_command
-from .output import print_folder
+from resnet_hub.cli.command import add_command
+from resnet_hub.cli.output import print_folder
 
 
 def add(commands: Any) -> None:
@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from ..hub.download import download
+    from resnet_hub.hub.download import download
 
     folder = download(args.repository, args.output, revision=args.revision)
     print_folder(folder)

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, ResnetHubError
-from .command import add_command, add_device
-from .output import print_json, print_rows
+from resnet_hub.cli.command import add_command, add_device
+from resnet_hub.cli.output import print_json, print_rows
+from resnet_hub.utils.errors import InputError, ResnetHubError
 
 
 def add(commands: Any) -> None:
@@ -41,10 +41,10 @@ def add(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from ..data import load_images
-    from ..datasets import DATASETS
-    from ..distributed import first_goes_first, is_first, process_group
-    from ..evaluation import evaluate, log_evaluation, transform_for
+    from resnet_hub.data.images import load_images
+    from resnet_hub.inference.evaluate import evaluate, log_evaluation, transform_for
+    from resnet_hub.tables.datasets import DATASETS
+    from resnet_hub.utils.distributed import first_goes_first, is_first, process_group
 
     if args.batch_size < 1:
         raise InputError('--batch-size must be at least 1')
@@ -52,7 +52,7 @@ def _run(args: argparse.Namespace) -> None:
         raise InputError('--append keeps figures of float32: leave out --bf16')
     pictures = _confusion_files(args.confusion, args.models) if args.confusion else {}
     if pictures:
-        from ..plots import plot_confusion
+        from resnet_hub.utils.plots import plot_confusion
     rows = []
     with process_group(args.device) as device:
         with first_goes_first():
@@ -92,8 +92,8 @@ def _load_to_evaluate(name: str, dataset: str | None, device: str) -> tuple[Any,
     """A model, and the data set to measure it on; one that does not fit is refused before it is downloaded."""
     import timm
 
-    from ..evaluation import dataset_of
-    from ..registry import load_model
+    from resnet_hub.inference.evaluate import dataset_of
+    from resnet_hub.registry import load_model
 
     if timm.is_model_pretrained(name):
         with _about(name):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..errors import InputError
-from .command import add_command
-from .output import print_json, print_rows
+from resnet_hub.cli.command import add_command
+from resnet_hub.cli.output import print_json, print_rows
+from resnet_hub.utils.errors import InputError
 
 
 def add(commands: Any) -> None:
@@ -29,12 +29,12 @@ def add(commands: Any) -> None:
 def _run(args: argparse.Namespace) -> None:
     from fnmatch import fnmatch
 
-    from ..models import ARCHITECTURES
-    from ..weights.catalog import WEIGHTS, tags
+    from resnet_hub.tables.architectures import ARCHITECTURES
+    from resnet_hub.tables.weights import WEIGHTS, tags
 
     pretrained = args.pretrained or args.verify
     rows: list[dict[str, Any]] = []
-    for name, (_, row) in ARCHITECTURES.items():
+    for name, row in ARCHITECTURES.items():
         if not pretrained and fnmatch(name, args.filter):
             shape = {
                 'block': row.block,
@@ -58,8 +58,8 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _verify(name: str) -> str:
-    from ..weights.catalog import WEIGHTS
-    from ..weights.fetch import check_digest, find
+    from resnet_hub.tables.weights import WEIGHTS
+    from resnet_hub.weights.fetch import check_digest, find
 
     row, path = WEIGHTS[name], find(name)
     if row.url and not path.is_file():

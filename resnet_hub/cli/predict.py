@@ -6,9 +6,9 @@ import argparse
 import sys
 from typing import Any
 
-from ..errors import InputError
-from .command import add_command, add_device
-from .output import print_json
+from resnet_hub.cli.command import add_command, add_device
+from resnet_hub.cli.output import print_json
+from resnet_hub.utils.errors import InputError
 
 
 def add(commands: Any) -> None:
@@ -32,8 +32,8 @@ def _run(args: argparse.Namespace) -> int:
         raise InputError('--topk and --batch-size must be at least 1')
     from tqdm.auto import tqdm
 
-    from ..prediction import find_images, predict
-    from ..registry import load_model
+    from resnet_hub.inference.predict import find_images, predict
+    from resnet_hub.registry import load_model
 
     paths = find_images(args.images)
     model = load_model(args.model, args.device)

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .command import add_command, add_device
-from .output import print_folder
+from resnet_hub.cli.command import add_command, add_device
+from resnet_hub.cli.output import print_folder
 
 
 def add(commands: Any) -> None:
-    from ..recipe import Recipe, fields
+    from resnet_hub.training.recipe import Recipe, fields
 
     command = add_command(
         commands,
@@ -44,9 +44,9 @@ def add(commands: Any) -> None:
 def _run(args: argparse.Namespace) -> None:
     import logging
 
-    from ..distributed import is_first, process_group
-    from ..recipe import Recipe, fields
-    from ..training import train
+    from resnet_hub.training.recipe import Recipe, fields
+    from resnet_hub.training.trainer import train
+    from resnet_hub.utils.distributed import is_first, process_group
 
     given = {f.name: getattr(args, f.name) for f in fields(Recipe) if getattr(args, f.name) is not None}
     recipe = Recipe.from_file(_recipe_path(args), **given)
@@ -60,8 +60,8 @@ def _run(args: argparse.Namespace) -> None:
 
 def _recipe_path(args: argparse.Namespace) -> Path | None:
     """A file, or one of the recipes that come with the package; a run that is resumed has its own."""
-    from ..checkpoints.folder import RECIPE_FILE
-    from ..weights.catalog import recipe_file
+    from resnet_hub.checkpoints.folder import RECIPE_FILE
+    from resnet_hub.tables.weights import recipe_file
 
     if not args.recipe:
         return Path(args.output) / RECIPE_FILE if args.resume else None

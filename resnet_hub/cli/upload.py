@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..errors import InputError
-from .command import add_command
-from .output import print_rows
+from resnet_hub.cli.command import add_command
+from resnet_hub.cli.output import print_rows
+from resnet_hub.utils.errors import InputError
 
 
 def add(commands: Any) -> None:
@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ..hub.upload import check_options, push_folders, push_to_hub, repo_ids
+    from resnet_hub.hub.upload import check_options, push_folders, push_to_hub, repo_ids
 
     options = {k: getattr(args, k) for k in ('private', 'revision', 'create_pr', 'message', 'license', 'description')}
     single = '/' in args.target
@@ -63,7 +63,7 @@ def _show_packages(repo_ids: dict[Any, str], args: argparse.Namespace) -> None:
     """The very files and card of each folder."""
     from hashlib import sha256
 
-    from ..hub.package import prepare
+    from resnet_hub.hub.package import prepare
 
     for folder, repo_id in repo_ids.items():
         package = prepare(folder, repo_id, license=args.license, description=args.description)

@@ -13,10 +13,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..datasets import DATASETS
-from ..errors import InputError
-from ..models import ARCHITECTURES
-from ..weights.catalog import WEIGHTS, Weights
+from resnet_hub.tables.architectures import ARCHITECTURES
+from resnet_hub.tables.datasets import DATASETS
+from resnet_hub.tables.weights import WEIGHTS, Weights
+from resnet_hub.utils.errors import InputError
 
 GITHUB = 'org/repo'  #: this project, for torch.hub
 MARK = '<!-- Written by resnet-hub from config.json and evaluation.json. Without this line the card is yours. -->'
@@ -26,7 +26,6 @@ METRICS = {
     'top5': ('accuracy', 'top-5 accuracy, %', '.2f'),
     'nll': ('nll', 'negative log-likelihood, nats', '.4f'),
 }
-_FAMILIES = {'CifarResNet': 'post-activation ResNet (V1)', 'PreActResNet': 'pre-activation ResNet (V2)'}
 #: paper: key, authors, title, where and when
 _PAPERS = {
     '1512.03385': ('he2016deep', 'He, Kaiming and Zhang, Xiangyu and Ren, Shaoqing and Sun, Jian', 'Deep Residual Learning for Image Recognition', 'CVPR', 2016),
@@ -194,7 +193,7 @@ def _sections(
 
 
 def _what_it_is(config: Mapping[str, Any]) -> str:
-    cls, row = ARCHITECTURES[config['architecture']]
+    row = ARCHITECTURES[config['architecture']]
     args = {
         k: v for k, v in config.get('model_args', {}).items() if k not in ('num_classes', 'in_chans', 'global_pool')
     }
@@ -203,7 +202,7 @@ def _what_it_is(config: Mapping[str, Any]) -> str:
     classes = ', '.join(_inline(name) for name in (config.get('label_names') or [])[:10])
     more = ', …' if len(config.get('label_names') or []) > 10 else ''
     return (
-        f'`{config["architecture"]}`{changed}: a {_FAMILIES[cls.__name__]} for 32×32 images, {sum(layers)} '
+        f'`{config["architecture"]}`{changed}: a {row.family.title} for 32×32 images, {sum(layers)} '
         f'{block} blocks, {config["num_classes"]} classes{f" ({classes}{more})" if classes else ""}.'
     )
 
@@ -304,7 +303,7 @@ def _notice(config: Mapping[str, Any]) -> str:
 
 
 def _citation(config: Mapping[str, Any]) -> str:
-    paper = ARCHITECTURES[config['architecture']][1].paper
+    paper = ARCHITECTURES[config['architecture']].paper
     if paper.rpartition('/')[2] not in _PAPERS:
         return f'## Citation\n\n{paper}'
     key, authors, title, venue, year = _PAPERS[paper.rpartition('/')[2]]

@@ -8,12 +8,12 @@ from pathlib import Path, PureWindowsPath
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from ..checkpoints.folder import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE, check_folder, new_folder
-from ..checkpoints.read import PICKLES, read
-from ..errors import InputError, ResnetHubError
-from ..files import digest
-from .client import DamagedError, ask
-from .package import check_repo_id, read_config
+from resnet_hub.checkpoints.folder import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE, check_folder, new_folder
+from resnet_hub.checkpoints.read import PICKLES, read
+from resnet_hub.hub.package import check_repo_id, read_config
+from resnet_hub.utils.errors import InputError, ResnetHubError
+from resnet_hub.utils.files import digest
+from resnet_hub.utils.hub_client import DamagedError, ask
 
 
 def download(
@@ -146,7 +146,7 @@ def _check_network(snapshot: Path, what: str) -> None:
     Raises:
         InputError: they are not, or do not.
     """
-    from ..registry import load_model
+    from resnet_hub.registry import load_model
 
     read_config(snapshot / CONFIG_FILE, what)
     try:

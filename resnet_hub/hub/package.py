@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from huggingface_hub.utils import validate_repo_id
 
-from ..checkpoints.folder import (
+from resnet_hub.checkpoints.folder import (
     CARD_FILE,
     CONFIG_FILE,
     CURVES_FILE,
@@ -22,11 +22,11 @@ from ..checkpoints.folder import (
     RECIPE_FILE,
     WEIGHTS_FILE,
 )
-from ..datasets import DATASETS
-from ..errors import InputError, ResnetHubError
-from ..models import ARCHITECTURES
-from ..recipe import Recipe
-from .card import MARK, METRICS, check_card, make_card
+from resnet_hub.hub.card import MARK, METRICS, check_card, make_card
+from resnet_hub.tables.architectures import ARCHITECTURES
+from resnet_hub.tables.datasets import DATASETS
+from resnet_hub.training.recipe import Recipe
+from resnet_hub.utils.errors import InputError, ResnetHubError
 
 #: copied from the folder if they are there
 _EXTRAS = (RECIPE_FILE, HISTORY_FILE, CURVES_FILE)
@@ -197,7 +197,7 @@ def read_results(folder: Path, config: Mapping[str, Any]) -> list[dict[str, Any]
 
 def _check_logits(folder: Path) -> None:
     """The folder loads as it is, and answers with finite numbers."""
-    from ..registry import load_model
+    from resnet_hub.registry import load_model
 
     try:
         model: Any = load_model(f'{_LOCAL}{folder}', 'cpu')

@@ -11,9 +11,9 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-from ..errors import InputError, ResnetHubError
-from .client import DamagedError, ask
-from .package import OWN_FILES, Package, prepare
+from resnet_hub.hub.package import OWN_FILES, Package, prepare
+from resnet_hub.utils.errors import InputError, ResnetHubError
+from resnet_hub.utils.hub_client import DamagedError, ask
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,17 @@
-"""The networks and the tables of their architectures."""
+"""The networks."""
 
 from __future__ import annotations
 
-from .. import _autoload
-from . import cifar_resnet, preact_resnet
-from .base import Architecture, ResidualNet
-from .cifar_resnet import CifarResNet
-from .preact_resnet import PreActResNet
+from resnet_hub.models.base import ResidualNet
+from resnet_hub.models.cifar_resnet import CifarResNet
+from resnet_hub.models.preact_resnet import PreActResNet
+from resnet_hub.tables.architectures import ARCHITECTURES
 
-__all__ = ['ARCHITECTURES', 'Architecture', 'CifarResNet', 'PreActResNet', 'ResidualNet']
+__all__ = ['CifarResNet', 'PreActResNet', 'ResidualNet', 'network_class']
 
-#: every architecture: its network and its row
-ARCHITECTURES: dict[str, tuple[type[ResidualNet], Architecture]] = {
-    **{name: (CifarResNet, row) for name, row in cifar_resnet.ARCHITECTURES.items()},
-    **{name: (PreActResNet, row) for name, row in preact_resnet.ARCHITECTURES.items()},
-}
+_NETWORKS: dict[str, type[ResidualNet]] = {cls.__name__: cls for cls in (CifarResNet, PreActResNet)}
 
-_autoload.install()  # where this package is what imported timm, the finder came too early
+
+def network_class(architecture: str) -> type[ResidualNet]:
+    """The network that builds an architecture."""
+    return _NETWORKS[ARCHITECTURES[architecture].family.network]

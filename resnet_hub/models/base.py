@@ -1,7 +1,6 @@
 """What both families share: the shortcut rule, the stages, the network around them."""
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -10,21 +9,7 @@ from timm.layers import DropPath, calculate_drop_path_rates, create_act_layer, c
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
-from .timm_api import TimmModel
-
-
-class Architecture(NamedTuple):
-    """A row of a family's table."""
-
-    block: str  #: a key of the family's `blocks`
-    layers: tuple[int, ...]  #: residual blocks in each stage
-    widths: tuple[int, ...]  #: base width of each stage; a bottleneck's output is four times as wide
-    params: int  #: parameters with 10 classes and 3 input channels
-    paper: str
-    args: Mapping[str, Any] = MappingProxyType({})  #: further arguments of the network
-
-    def model_args(self) -> dict[str, Any]:
-        return {'block': self.block, 'layers': self.layers, 'widths': self.widths, **self.args}
+from resnet_hub.models.timm_api import TimmModel
 
 
 class PadShortcut(nn.Module):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from .base import Architecture, LayerMaker, ResidualNet
+from resnet_hub.models.base import LayerMaker, ResidualNet
 
 
 class BasicBlock(nn.Module):
@@ -75,31 +75,3 @@ class CifarResNet(ResidualNet):
 
     def __init__(self, block: str, layers: tuple[int, ...], widths: tuple[int, ...], **kwargs: Any) -> None:
         super().__init__(block, layers, widths, stem_norm=True, final_norm=False, **kwargs)
-
-
-_HE = 'https://arxiv.org/abs/1512.03385'
-_TIAN = 'https://arxiv.org/abs/1910.10699'  # distillation: four times the thin widths behind a stem of 32
-_WIDE = (64, 128, 256, 512)
-_THIN = (16, 32, 64)
-
-ARCHITECTURES = {
-    'cifar_resnet18': Architecture('basic', (2, 2, 2, 2), _WIDE, 11173962, _HE),
-    'cifar_resnet34': Architecture('basic', (3, 4, 6, 3), _WIDE, 21282122, _HE),
-    'cifar_resnet50': Architecture('bottleneck', (3, 4, 6, 3), _WIDE, 23520842, _HE),
-    'cifar_resnet101': Architecture('bottleneck', (3, 4, 23, 3), _WIDE, 42512970, _HE),
-    'cifar_resnet152': Architecture('bottleneck', (3, 8, 36, 3), _WIDE, 58156618, _HE),
-    'cifar_resnet8': Architecture('basic', (1, 1, 1), _THIN, 78042, _HE),
-    'cifar_resnet14': Architecture('basic', (2, 2, 2), _THIN, 175258, _HE),
-    'cifar_resnet20': Architecture('basic', (3, 3, 3), _THIN, 272474, _HE),
-    'cifar_resnet32': Architecture('basic', (5, 5, 5), _THIN, 466906, _HE),
-    'cifar_resnet44': Architecture('basic', (7, 7, 7), _THIN, 661338, _HE),
-    'cifar_resnet56': Architecture('basic', (9, 9, 9), _THIN, 855770, _HE),
-    'cifar_resnet110': Architecture('basic', (18, 18, 18), _THIN, 1730714, _HE),
-    'cifar_resnet1202': Architecture('basic', (200, 200, 200), _THIN, 19424026, _HE),
-    'cifar_resnet164': Architecture('bottleneck', (18, 18, 18), _THIN, 1704154, _HE),
-    'cifar_resnet272': Architecture('bottleneck', (30, 30, 30), _THIN, 2816986, _HE),
-    'cifar_resnet542': Architecture('bottleneck', (60, 60, 60), _THIN, 5599066, _HE),
-    'cifar_resnet1001': Architecture('bottleneck', (111, 111, 111), _THIN, 10328602, _HE),
-    'cifar_resnet8x4': Architecture('basic', (1, 1, 1), (64, 128, 256), 1210410, _TIAN, {'stem_width': 32}),
-    'cifar_resnet32x4': Architecture('basic', (5, 5, 5), (64, 128, 256), 7410730, _TIAN, {'stem_width': 32}),
-}

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from .base import Architecture, LayerMaker, ResidualNet
+from resnet_hub.models.base import LayerMaker, ResidualNet
 
 
 class PreActBasicBlock(nn.Module):
@@ -84,43 +84,3 @@ class PreActResNet(ResidualNet):
         self, block: str, layers: tuple[int, ...], widths: tuple[int, ...], final_norm: bool = True, **kwargs: Any
     ) -> None:
         super().__init__(block, layers, widths, stem_norm=False, final_norm=final_norm, **kwargs)
-
-
-def _wide_resnet(n: int, k: int, params: int) -> Architecture:
-    args = {'stem_width': 16}
-    return Architecture('basic', (n, n, n), (16 * k, 32 * k, 64 * k), params, 'https://arxiv.org/abs/1605.07146', args)
-
-
-_HE = 'https://arxiv.org/abs/1603.05027'
-_WIDE = (64, 128, 256, 512)
-_THIN = (16, 32, 64)
-_NO_NORM = {'final_norm': False}
-
-ARCHITECTURES = {
-    'preact_resnet18': Architecture('basic', (2, 2, 2, 2), _WIDE, 11171146, _HE, _NO_NORM),
-    'preact_resnet34': Architecture('basic', (3, 4, 6, 3), _WIDE, 21279306, _HE, _NO_NORM),
-    'preact_resnet50': Architecture('bottleneck', (3, 4, 6, 3), _WIDE, 23509066, _HE, _NO_NORM),
-    'preact_resnet101': Architecture('bottleneck', (3, 4, 23, 3), _WIDE, 42501194, _HE, _NO_NORM),
-    'preact_resnet152': Architecture('bottleneck', (3, 8, 36, 3), _WIDE, 58144842, _HE, _NO_NORM),
-    'preact_resnet20': Architecture('basic', (3, 3, 3), _THIN, 272282, _HE),
-    'preact_resnet32': Architecture('basic', (5, 5, 5), _THIN, 466714, _HE),
-    'preact_resnet44': Architecture('basic', (7, 7, 7), _THIN, 661146, _HE),
-    'preact_resnet56': Architecture('basic', (9, 9, 9), _THIN, 855578, _HE),
-    'preact_resnet110': Architecture('basic', (18, 18, 18), _THIN, 1730522, _HE),
-    'preact_resnet1202': Architecture('basic', (200, 200, 200), _THIN, 19423834, _HE),
-    'preact_resnet164': Architecture('bottleneck', (18, 18, 18), _THIN, 1703258, _HE),
-    'preact_resnet272': Architecture('bottleneck', (30, 30, 30), _THIN, 2816090, _HE),
-    'preact_resnet542': Architecture('bottleneck', (60, 60, 60), _THIN, 5598170, _HE),
-    'preact_resnet1001': Architecture('bottleneck', (111, 111, 111), _THIN, 10327706, _HE),
-    'wide_resnet16_2': _wide_resnet(2, 2, 691674),
-    'wide_resnet16_4': _wide_resnet(2, 4, 2748890),
-    'wide_resnet16_8': _wide_resnet(2, 8, 10961370),
-    'wide_resnet16_10': _wide_resnet(2, 10, 17116634),
-    'wide_resnet28_2': _wide_resnet(4, 2, 1467610),
-    'wide_resnet28_10': _wide_resnet(4, 10, 36479194),
-    'wide_resnet34_10': _wide_resnet(5, 10, 46160474),
-    'wide_resnet40_1': _wide_resnet(6, 1, 563930),
-    'wide_resnet40_2': _wide_resnet(6, 2, 2243546),
-    'wide_resnet40_4': _wide_resnet(6, 4, 8949210),
-    'wide_resnet40_8': _wide_resnet(6, 8, 35748314),
-}

@@ -127,18 +127,3 @@ class TimmModel(nn.Module):
         if prune_head or pruned:
             self.reset_classifier(0, '')
         return take
-
-
-def make_pretrained_cfg(stages: int, mean: tuple[float, ...], std: tuple[float, ...], **fields: Any) -> dict[str, Any]:
-    """The fields of timm's `PretrainedCfg` that all our networks share, with `stages` stages, for 32×32 images."""
-    return {
-        'input_size': (3, 32, 32),
-        'pool_size': (2 ** (6 - stages),) * 2,
-        'mean': mean,
-        'std': std,
-        'crop_pct': 1.0,
-        'interpolation': 'bicubic',
-        'first_conv': 'conv1',
-        'classifier': 'fc',
-        **fields,
-    }

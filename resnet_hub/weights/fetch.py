@@ -12,11 +12,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from ..checkpoints.folder import WEIGHTS_FILE
-from ..checkpoints.read import unpack
-from ..errors import ResnetHubError
-from ..files import replacing, save_weights
-from .catalog import WEIGHTS, Weights, weights_file, weights_folder
+from resnet_hub.checkpoints.folder import WEIGHTS_FILE
+from resnet_hub.checkpoints.read import unpack
+from resnet_hub.tables.weights import WEIGHTS, Weights, weights_file, weights_folder
+from resnet_hub.utils.errors import ResnetHubError
+from resnet_hub.utils.files import replacing, save_weights
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
@@ -48,7 +48,7 @@ def fetch(name: str, cache_dir: str | Path | None = None) -> Path:
     row, path = WEIGHTS[name], find(name, cache_dir)
     if row.url is None or path.is_file():
         return path
-    from ..checkpoints.native import native_state_dict
+    from resnet_hub.checkpoints.native import native_state_dict
 
     with tempfile.TemporaryDirectory() as folder:
         file = _from_hub(name, row.repo_id, Path(folder)) if row.repo_id else _download(row.url, Path(folder))
@@ -64,7 +64,7 @@ def fetch(name: str, cache_dir: str | Path | None = None) -> Path:
 def _from_hub(name: str, repo_id: str, folder: Path) -> Path:
     from huggingface_hub import hf_hub_download
 
-    from ..hub.client import ask
+    from resnet_hub.utils.hub_client import ask
 
     try:
         return Path(ask(f'hf-hub:{repo_id}', lambda: hf_hub_download(repo_id, WEIGHTS_FILE, local_dir=folder)))

@@ -1,0 +1,1 @@
+"""Convert a checkpoint of other code to a native model folder."""

@@ -1,0 +1,206 @@
+"""What is on a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from torch import Tensor, nn
+
+from resnet_hub.inference.optimize import InferenceModel, optimize
+from resnet_hub.utils.errors import InputError
+
+_IMAGES_PER_TASK = 8  #: many, because a task takes a third of the time of a 32×32 image; few, to end soon after Ctrl-C
+
+#: formats that Pillow only writes, knows by name, or hands on to another program
+_NOT_DECODED = {'BUFR', 'EPS', 'GRIB', 'HDF5', 'MPEG', 'PALM', 'PDF', 'WMF'}
+
+
+class Prediction(NamedTuple):
+    """The likeliest classes of an image, or why there are none."""
+
+    path: Path
+    classes: list[tuple[str, float]]  #: name and probability, best first
+    error: str | None = None
+
+
+def find_images(paths: Iterable[str | Path]) -> list[Path]:
+    """The files among `paths`, and for a folder the images below it (by suffix), sorted.
+
+    Raises:
+        InputError: a folder that holds no image.
+    """
+    Image.init()
+    suffixes = {suffix for suffix, kind in Image.EXTENSION.items() if kind not in _NOT_DECODED}
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob('*') if p.suffix.lower() in suffixes and p.is_file())
+            if not inside:
+                raise InputError(f'{path} holds no image; give image files or a folder of them')
+            found += inside
+        else:
+            found.append(path)
+    return found
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Any image that Pillow opens, upright, as 8-bit RGB; transparent parts become white.
+
+    Raises:
+        InputError: no such file, no image, or a broken one.
+    """
+    try:
+        with Image.open(path) as file:
+            file.load()
+            image = _upright(file)
+    except FileNotFoundError:
+        raise InputError(f'{path}: no such file') from None
+    except UnidentifiedImageError:
+        raise InputError(f'{path}: not an image that Pillow can read') from None
+    except Exception as error:  # whatever a parser makes of broken bytes
+        raise InputError(f'{path}: broken or unreadable image ({error})') from None
+    if image.mode.startswith(('I', 'F')):
+        image = _to_8_bit(image)
+    if image.has_transparency_data:
+        image = image.convert('RGBA')
+        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
+    return image.convert('RGB')
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As EXIF says that it was taken, whatever its other tags say; as it is, where it cannot be read."""
+    upright = image.copy()
+    try:
+        tags = Image.Exif()
+        tags[ExifTags.Base.Orientation] = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        upright.info['exif'] = tags.tobytes()
+    except Exception:  # whatever a parser makes of broken bytes, which say nothing of the pixels
+        return upright
+    turned: Image.Image = ImageOps.exif_transpose(upright)
+    return turned
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Grey values of 16 bits, of 32 bits or floats to 0 … 255, where Pillow itself would clip them.
+
+    32 bits and floats have no convention: white is the smallest of 1 (floats), 255 and 65535 that no value exceeds.
+    """
+    values = np.asarray(image, dtype=np.float64)
+    whites = {'F': (1, 255, 65535), 'I': (255, 65535)}.get(image.mode, (65535,))
+    white = next((white for white in whites if values.max() <= white), whites[-1])
+    return Image.fromarray((values * (255 / white)).round().clip(0, 255).astype(np.uint8))
+
+
+def make_transform(model: nn.Module, normalize: bool = True) -> Any:
+    """timm's evaluation transform of a model, from a PIL image to float32 (3, H, W).
+
+    Without `normalize` it stops at uint8; `normalise_like` does the rest for many images at once.
+    """
+    from timm.data import create_transform, resolve_model_data_config
+
+    return create_transform(**resolve_model_data_config(model), is_training=False, normalize=normalize)
+
+
+def normalise_like(model: nn.Module, pixels: Tensor) -> Tensor:
+    """uint8 (N, 3, H, W) to float32, on the same device: the end of `make_transform(model)`, to the last bit."""
+    from timm.data import resolve_model_data_config
+
+    cfg = resolve_model_data_config(model)
+    mean, std = (torch.tensor(cfg[key], device=pixels.device)[:, None, None] for key in ('mean', 'std'))
+    return pixels.float().div_(255).sub_(mean).div_(std)
+
+
+def predict(
+    model: nn.Module,
+    paths: Sequence[str | Path],
+    topk: int = 5,
+    batch_size: int = 256,
+    label_names: Sequence[str] | None = None,
+) -> Iterator[Prediction]:
+    """Classify image files, one after the other as the answers are asked for.
+
+    An unreadable file is answered with its error, the others all the same. For more than `batch_size` files the model is
+    optimised first, see `optimize`.
+
+    Args:
+        model: a classifier with a timm `pretrained_cfg`, or what `optimize` made of one; put into evaluation mode.
+        paths: image files; `find_images` lists those of folders.
+        topk: classes to answer, at most.
+        batch_size: images classified at a time, while those of the next batch are decoded.
+        label_names: names of the classes; None: those of the model's `pretrained_cfg`, if as many, else their numbers.
+
+    Raises:
+        InputError: a model that does not take colour images, or another number of names.
+    """
+    cfg: Any = getattr(model, 'pretrained_cfg', {})
+    names = label_names or cfg.get('label_names') or ()
+    channels = (
+        getattr(model, 'in_chans', None) or cfg.get('input_size', (3,))[0]
+    )  # timm's cfg keeps those of the weights
+    if channels != 3:
+        raise InputError(f'the model takes images of {channels} channels, these have 3')
+    transform = make_transform(model, normalize=False)
+    model = model.eval()
+    if len(paths) > batch_size and not isinstance(model, InferenceModel):
+        with suppress(InputError):  # a network that torch.fx cannot trace is used as it is
+            model = optimize(model)
+    weight = next(model.parameters())
+    for batch in _read_ahead(paths, transform, batch_size):
+        good = [image for _, image in batch if isinstance(image, Tensor)]
+        answers: Iterator[list[tuple[str, float]]] = iter(())
+        if good:
+            with torch.inference_mode():
+                x = normalise_like(model, torch.stack(good).to(weight.device))
+                logits = model(x.to(weight.dtype)).float()
+            if label_names and len(label_names) != logits.shape[1]:
+                raise InputError(f'{len(label_names)} label_names for a model of {logits.shape[1]} classes')
+            answers = iter(_best(logits.softmax(1), topk, names))
+        for path, image in batch:
+            yield Prediction(path, next(answers)) if isinstance(image, Tensor) else Prediction(path, [], image)
+
+
+def _read_ahead(
+    paths: Sequence[str | Path], transform: Any, batch_size: int
+) -> Iterator[list[tuple[Path, Tensor | str]]]:
+    """Batches of images, or of what is wrong with one; threads read the next batch while one is used."""
+
+    def read(start: int, stop: int) -> list[tuple[Path, Tensor | str]]:
+        return [(Path(path), _try_read(path, transform)) for path in paths[start:stop]]
+
+    def begin(start: int) -> Iterator[list[tuple[Path, Tensor | str]]]:
+        end = min(start + batch_size, len(paths))
+        starts = range(start, end, _IMAGES_PER_TASK)
+        return pool.map(read, starts, (min(s + _IMAGES_PER_TASK, end) for s in starts))
+
+    pool = ThreadPoolExecutor(torch.get_num_threads(), 'read')
+    try:
+        ahead = begin(0)
+        for start in range(0, len(paths), batch_size):
+            current, ahead = ahead, begin(start + batch_size)
+            yield [*chain.from_iterable(current)]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _try_read(path: str | Path, transform: Any) -> Tensor | str:
+    try:
+        return transform(read_image(path))
+    except InputError as error:
+        return str(error)
+
+
+def _best(probabilities: Tensor, topk: int, names: Sequence[str]) -> list[list[tuple[str, float]]]:
+    """Names and values of the largest of each row, best first; names of another classifier are left out."""
+    known = len(names) == probabilities.shape[1]
+    rows = zip(*(t.tolist() for t in probabilities.topk(min(topk, probabilities.shape[1]))), strict=True)
+    return [
+        [(names[i] if known else str(i), p) for p, i in zip(values, indices, strict=True)] for values, indices in rows
+    ]

@@ -1,0 +1,1 @@
+"""What every room uses: errors, files, the client of the Hub, processes, pictures."""

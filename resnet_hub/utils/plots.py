@@ -1,0 +1,66 @@
+"""Pictures, where people would rather look. Importing this raises MissingExtraError where matplotlib is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from resnet_hub.utils.errors import MissingExtraError
+from resnet_hub.utils.files import replacing
+
+try:
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+except ImportError:
+    raise MissingExtraError('matplotlib', 'train') from None
+
+
+def plot_history(history: list[dict[str, float]], path: str | Path) -> None:
+    """Loss, and held-out accuracy where there is one, by epoch, as a PNG."""
+    epochs = [row['epoch'] for row in history]
+    figure = Figure(figsize=(8, 4.5), layout='constrained')
+    axes = figure.subplots()
+    axes.plot(epochs, [row['train_loss'] for row in history], label='training loss')
+    axes.set(xlabel='epoch', ylabel='loss')
+    lines = axes.get_lines()
+    if 'holdout_top1' in history[0]:
+        axes.plot(epochs, [row['holdout_nll'] for row in history], label='held-out negative log-likelihood')
+        right = axes.twinx()
+        right.plot(epochs, [row['holdout_top1'] for row in history], color='tab:green', label='held-out top-1')
+        right.set_ylabel('top-1 (%)')
+        lines = [*axes.get_lines(), *right.get_lines()]
+    axes.legend(handles=lines, loc='best')
+    _save(figure, path)
+
+
+def plot_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str], path: str | Path, title: str = '') -> None:
+    """A confusion matrix as a PNG: the share of a true class (row) that was taken for each class (column).
+
+    Args:
+        confusion: images by true class (row) and predicted one (column); up to 20 classes are written as numbers too.
+        names: of the classes, in that order.
+        path: of the picture.
+        title: above it.
+    """
+    few = len(names) <= 20
+    shares = [[100 * count / (sum(row) or 1) for count in row] for row in confusion]
+    size = 4 + (0.4 if few else 0.14) * len(names)
+    figure = Figure(figsize=(size + 1, size), layout='constrained')
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap='Blues', norm=PowerNorm(0.4, 0, 100))  # a linear scale shows the diagonal alone
+    figure.colorbar(image, label='% of the true class', ticks=(0, 1, 5, 20, 50, 100), aspect=40, fraction=0.04)
+    axes.set(xlabel='predicted class', ylabel='true class')
+    axes.set_title(title, parse_math=False)
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=9 if few else 6)
+    axes.set_yticks(range(len(names)), names, fontsize=9 if few else 6)
+    if few:
+        for i, row in enumerate(confusion):
+            for j, count in enumerate(row):
+                color = 'white' if shares[i][j] > 20 else 'black'
+                axes.text(j, i, str(count or ''), ha='center', va='center', fontsize=9, color=color)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format='png', dpi=120)

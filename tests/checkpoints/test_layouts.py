@@ -1,0 +1,641 @@
+"""Which network a state dict is: every spelling of every architecture, mixed spellings, and what must be refused."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from resnet_hub.checkpoints.layouts import LAYOUTS, cannot_hold, rename
+from resnet_hub.checkpoints.network import Network
+from resnet_hub.checkpoints.recognise import recognise
+from resnet_hub.conversion.convert import write_layout
+from resnet_hub.models import CifarResNet, PreActResNet, network_class
+from resnet_hub.models.base import PadShortcut
+from resnet_hub.tables.architectures import ARCHITECTURES
+from resnet_hub.utils.errors import InputError
+from tests.oracles import Net, forward, randomise
+
+State = dict[str, Tensor]
+
+
+@cache
+def shapes(name: str, shortcut_type: str = 'B', num_classes: int = 10, in_chans: int = 3) -> State:
+    """The state dict of an architecture without memory: recognition needs no more."""
+    cls, row = network_class(name), ARCHITECTURES[name]
+    args = {'shortcut_type': shortcut_type, 'num_classes': num_classes, 'in_chans': in_chans}
+    return cls(**row.model_args(), **args, device='meta').state_dict()
+
+
+def shuffled(state_dict: Mapping[str, Tensor], seed: int = 0) -> State:
+    keys = list(state_dict)
+    random.Random(seed).shuffle(keys)
+    return {key: state_dict[key] for key in keys}
+
+
+def pairs() -> list[tuple[str, str, str]]:
+    result = []
+    for title, layout in LAYOUTS.items():
+        for name, row in ARCHITECTURES.items():
+            cls = network_class(name)
+            for shortcut_type in 'AB':
+                final_norm = cls is PreActResNet and row.model_args().get('final_norm', True)
+                if not cannot_hold(layout, cls.__name__, row.block, len(row.layers), shortcut_type, final_norm):
+                    result.append((title, name, shortcut_type))
+    return result
+
+
+def test_there_are_as_many_pairs_as_the_tables_promise() -> None:
+    counted = {title: sum(pair[0] == title for pair in pairs()) for title in LAYOUTS}
+    assert counted['native'] == 2 * len(ARCHITECTURES)
+    assert counted['xternalz'] == 17 and counted['weiaicunzai'] == 5 and min(counted.values()) > 0
+
+
+@pytest.mark.parametrize('title', LAYOUTS)
+def test_every_architecture_comes_back_from_every_layout_that_spells_it(title: str) -> None:
+    for layout, name, shortcut_type in pairs():
+        if layout != title:
+            continue
+        row = ARCHITECTURES[name]
+        state = shapes(name, shortcut_type)
+        written = rename(state, LAYOUTS[layout])
+        assert len(written) == len(state)
+        found = recognise({'state_dict': shuffled(written)})
+        args = {} if shortcut_type == 'B' else {'shortcut_type': 'A'}
+        assert found.network.architecture() == (name, args)
+        assert found.network.layers == row.layers and not found.dropped
+        assert list(found.state_dict) == list(state)
+        assert all(found.state_dict[key] is state[key] for key in state if not key.endswith('num_batches_tracked'))
+
+
+def test_the_way_to_a_layout_and_back_keeps_every_bit() -> None:
+    state = randomise(CifarResNet('bottleneck', (1, 2, 1, 1), (4, 8, 16, 32))).state_dict()
+    network = recognise(state).network
+    for layout in ('native', 'kuangliu', 'article', 'weiaicunzai', 'osmr'):
+        back = recognise(shuffled(write_layout(state, network, layout)))
+        assert back.network == network
+        assert list(back.state_dict) == list(state)
+        assert all(torch.equal(back.state_dict[key], state[key]) for key in state)
+    with pytest.raises(InputError, match=r'layout xternalz cannot hold this network.*use one of native, kuangliu'):
+        write_layout(state, network, 'xternalz')
+    with pytest.raises(InputError, match='unknown layout'):
+        write_layout(state, network, 'nobody')
+
+
+# ------------------------------------------------------------------------------- what no architecture of ours has
+
+
+@pytest.mark.parametrize(
+    'network',
+    [
+        Network(CifarResNet, 'basic', (4, 4, 4), (16, 32, 64), 16, 100, 1),
+        Network(CifarResNet, 'basic', (1, 2, 3), (10, 20, 40), 12, 7, 3),
+        Network(CifarResNet, 'bottleneck', (2, 2, 2, 2), (64, 128, 256, 512), 64, 10, 3, 'A'),
+        Network(CifarResNet, 'bottleneck', (3, 3, 3), (16, 32, 64), 16, 10, 3),
+        Network(PreActResNet, 'basic', (2, 2, 2, 2), (64, 128, 256, 512), 64, 10, 3, 'B', True),
+        Network(PreActResNet, 'basic', (1, 1, 1), (48, 96, 192), 16, 200, 4, 'B', False),
+        Network(PreActResNet, 'bottleneck', (3, 4, 6, 3), (32, 64, 128, 256), 64, 10, 3, 'A', True),
+    ],
+    ids=repr,
+)
+def test_other_depths_and_widths_are_said_in_the_arguments(network: Network) -> None:
+    state = network.build(device='meta').state_dict()
+    found = recognise(shuffled(state)).network
+    assert found == network
+    name, args = found.architecture()
+    cls, row = network_class(name), ARCHITECTURES[name]
+    heads = {'num_classes': network.num_classes, 'in_chans': network.in_chans}
+    again = cls(**{**row.model_args(), **args}, **heads, device='meta').state_dict()
+    assert {k: v.shape for k, v in again.items()} == {k: v.shape for k, v in state.items()}
+
+
+def test_a_table_row_needs_no_arguments_and_the_nearest_one_carries_the_rest() -> None:
+    assert Network(PreActResNet, 'basic', (4, 4, 4), (32, 64, 128), 16, 100, 3, 'B', True).architecture() == (
+        'wide_resnet28_2',
+        {},
+    )
+    name, args = Network(CifarResNet, 'basic', (4, 4, 4), (16, 32, 64), 16, 10, 3).architecture()
+    assert name.startswith('cifar_resnet') and args == {'layers': (4, 4, 4)}
+
+
+# --------------------------------------------------------------------------------------- containers and wrappers
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.', 'model.', 'module.module.', '_orig_mod.module.encoder.', 'student.'])
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda state: state,
+        lambda state: {'net': state, 'acc': 93.1, 'epoch': 7},
+        lambda state: {'a': {'b': {'state': state}}, 'optimizer': {'state': {}, 'param_groups': []}},
+        lambda state: [state, 3],
+    ],
+    ids=['bare', 'net', 'nested', 'list'],
+)
+def test_containers_and_wrappers_come_off(prefix: str, wrap: Callable[[State], object]) -> None:
+    state = rename(shapes('cifar_resnet8'), LAYOUTS['kuangliu'])
+    found = recognise(wrap({prefix + key: tensor for key, tensor in state.items()}))
+    assert found.network.architecture() == ('cifar_resnet8', {})
+
+
+def test_a_head_outside_of_the_backbone() -> None:
+    state = {('' if key.startswith('fc') else 'backbone.') + key: t for key, t in shapes('cifar_resnet8').items()}
+    assert recognise({'model.' + key: t for key, t in state.items()}).network.architecture()[0] == 'cifar_resnet8'
+
+
+def test_an_optimiser_that_remembers_tensors_is_no_network() -> None:
+    momentum = {number: {'momentum_buffer': tensor} for number, tensor in enumerate(shapes('cifar_resnet8').values())}
+    tree = {'model': shapes('cifar_resnet14'), 'optimizer': {'state': momentum, 'param_groups': [{'lr': 0.1}]}}
+    assert recognise(tree).network.architecture()[0] == 'cifar_resnet14'
+
+
+def test_of_several_networks_one_must_be_named() -> None:
+    tree = {
+        'state_dict': shapes('cifar_resnet8'),
+        'ema': {'module.' + k: v for k, v in shapes('cifar_resnet14').items()},
+    }
+    with pytest.raises(InputError, match=r"2 networks, 'state_dict', 'ema.module': choose one with --key"):
+        recognise(tree)
+    assert recognise(tree, 'ema').network.architecture()[0] == 'cifar_resnet14'
+    assert recognise(tree, 'state_dict').network.architecture()[0] == 'cifar_resnet8'
+    with pytest.raises(InputError, match="no network 'net' in the file; give one of"):
+        recognise(tree, 'net')
+    side_by_side = {f'{name}.{k}': v for name in ('teacher', 'student') for k, v in shapes('cifar_resnet8').items()}
+    with pytest.raises(InputError, match="'student', 'teacher'"):
+        recognise(side_by_side)
+    assert recognise(side_by_side, 'student').network.architecture()[0] == 'cifar_resnet8'
+
+
+# ---------------------------------------------------------------------------------------------- mixed spellings
+
+
+def respell(state: State, *rules: tuple[str, str | Callable[[re.Match[str]], str]]) -> State:
+    """Keys rewritten by regular expressions, each tensor once."""
+    result = {}
+    for key, tensor in state.items():
+        for pattern, replacement in rules:
+            key = re.sub(pattern, replacement, key)
+        result[key] = tensor
+    assert len(result) == len(state)
+    return result
+
+
+def in_sequence(match: re.Match[str]) -> str:
+    return f'left.{3 * int(match[2]) - 3 + (match[1] == "bn")}'
+
+
+FLAT = {'layer1': 0, 'layer2': 3, 'layer3': 6}
+SPELLINGS: dict[str, tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]] = {
+    'shortcut and fc': ((r'downsample', 'shortcut'),),
+    'underscores': ((r'layer(\d)', r'stage_\1'), (r'(conv|bn)(\d)', r'\1_\2')),
+    'another stem': ((r'^conv1', 'conv_1_3x3'), (r'^bn1', 'bn_1'), (r'^fc', 'classifier')),
+    'stem as a sequence': ((r'^conv1', 'stem.0'), (r'^bn1', 'stem.1'), (r'^fc', 'head.fc')),
+    'stem as a layer': ((r'^conv1', 'layer0.0'), (r'^bn1', 'layer0.1')),
+    'stages in a list': ((r'layer(\d)', lambda m: f'layers.{int(m[1]) - 1}'),),
+    'stem as the first layer': (
+        (r'layer(\d)', lambda m: f'layer{int(m[1]) + 1}'),
+        (r'^conv1', 'layer1.0'),
+        (r'^bn1', 'layer1.1'),
+    ),
+    'from res2': (
+        (r'layer(\d)', lambda m: f'res{int(m[1]) + 1}'),
+        (r'^conv1', 'stem.conv1'),
+        (r'^bn1', 'stem.bn1'),
+    ),
+    'from conv2_0': ((r'layer(\d)\.(\d)', lambda m: f'conv{int(m[1]) + 1}_{m[2]}'),),
+    'a list with an identity': (
+        (r'^conv1', 'layers.0'),
+        (r'^bn1', 'layers.1'),
+        (r'layer(\d)', lambda m: f'layers.{int(m[1]) + 3}'),
+    ),
+    'one list of everything': (
+        (r'^conv1', 'layers.0'),
+        (r'^bn1', 'layers.1'),
+        (r'layer(\d)', lambda m: f'layers.{int(m[1]) + 2}'),
+    ),
+    'stages of blocks': ((r'layer(\d)\.', lambda m: f'stages.{int(m[1]) - 1}.blocks.'),),
+    'one list of blocks': ((r'(layer\d)\.(\d)', lambda m: f'blocks.{FLAT[m[1]] + int(m[2])}'),),
+    'numbered blocks': ((r'(layer\d)\.(\d)', lambda m: f'block{FLAT[m[1]] + int(m[2]) + 1}'),),
+    'double numbers': ((r'layer(\d)\.(\d)', r'layer\1_\2'),),
+    'sequences': (
+        (r'(?<=\d\.)(conv|bn)(\d)', in_sequence),
+        (r'downsample', 'shortcut'),
+    ),
+    'from zero': ((r'(conv|bn)([12])', lambda m: f'{m[1]}{int(m[2]) - 1}'),),
+    'letters': ((r'(?<=\d\.)(conv|bn)(\d)', lambda m: f'{m[1]}_{"ab"[int(m[2]) - 1]}'),),
+    'capitals': ((r'layer', 'Layer'), (r'conv', 'Conv'), (r'bn', 'BN'), (r'^fc', 'FC')),
+    'norm': ((r'bn', 'norm'),),
+    'projection by name': ((r'downsample\.0', 'shortcut_conv'), (r'downsample\.1', 'shortcut_bn')),
+    'skip': ((r'downsample\.0', 'skip.conv'), (r'downsample\.1', 'skip.norm')),
+}
+
+
+@pytest.mark.parametrize('spelling', SPELLINGS)
+def test_spellings_may_mix(spelling: str) -> None:
+    state = shapes('cifar_resnet20', num_classes=100)
+    found = recognise(shuffled(respell(state, *SPELLINGS[spelling])))
+    assert found.network == recognise(state).network
+    assert all(found.state_dict[key] is state[key] for key in state if not key.endswith('num_batches_tracked'))
+    assert found.layout.startswith('mixed') or found.layout in LAYOUTS
+
+
+#: modules as the authors' code has them, of a network of one block a stage
+AUTHORS = {
+    ('xternalz', PreActResNet): """
+        conv1 bn1 fc
+        block1.layer.0.bn1 block1.layer.0.conv1 block1.layer.0.bn2 block1.layer.0.conv2
+        block2.layer.0.bn1 block2.layer.0.conv1 block2.layer.0.bn2 block2.layer.0.conv2 block2.layer.0.convShortcut
+        block3.layer.0.bn1 block3.layer.0.conv1 block3.layer.0.bn2 block3.layer.0.conv2 block3.layer.0.convShortcut
+    """,
+    ('kuangliu_norm', PreActResNet): """
+        conv1 bn linear
+        layer1.0.bn1 layer1.0.conv1 layer1.0.bn2 layer1.0.conv2
+        layer2.0.bn1 layer2.0.conv1 layer2.0.bn2 layer2.0.conv2 layer2.0.shortcut.0
+        layer3.0.bn1 layer3.0.conv1 layer3.0.bn2 layer3.0.conv2 layer3.0.shortcut.0
+    """,
+    ('weiaicunzai', CifarResNet): """
+        conv1.0 conv1.1 fc
+        conv2_x.0.residual_function.0 conv2_x.0.residual_function.1
+        conv2_x.0.residual_function.3 conv2_x.0.residual_function.4
+        conv3_x.0.residual_function.0 conv3_x.0.residual_function.1
+        conv3_x.0.residual_function.3 conv3_x.0.residual_function.4 conv3_x.0.shortcut.0 conv3_x.0.shortcut.1
+        conv4_x.0.residual_function.0 conv4_x.0.residual_function.1
+        conv4_x.0.residual_function.3 conv4_x.0.residual_function.4 conv4_x.0.shortcut.0 conv4_x.0.shortcut.1
+    """,
+}
+
+
+@pytest.mark.parametrize(('layout', 'cls'), AUTHORS)
+def test_keys_are_the_authors(layout: str, cls: type) -> None:
+    state = cls('basic', (1, 1, 1), (16, 32, 64), device='meta').state_dict()
+    written = {key.rpartition('.')[0] for key in rename(state, LAYOUTS[layout])}
+    assert written == set(AUTHORS[layout, cls].split())
+
+
+# ----------------------------------------------------------------------------------------------- what is refused
+
+
+def meta(*shape: int) -> Tensor:
+    return torch.empty(shape, device='meta')
+
+
+def norm(name: str, width: int) -> State:
+    return {f'{name}.{part}': meta(width) for part in ('weight', 'bias', 'running_mean', 'running_var')}
+
+
+def without(state: State, pattern: str) -> State:
+    return {key: tensor for key, tensor in state.items() if not re.search(pattern, key)}
+
+
+V1, V2 = 'cifar_resnet20', 'preact_resnet20'
+OTHERS: dict[str, tuple[str, Callable[[State], State], str]] = {
+    '7x7 stem': (V1, lambda s: {**s, 'conv1.weight': meta(16, 3, 7, 7)}, r'conv1\.weight .*ImageNet ResNet'),
+    '5x5 stem': (V1, lambda s: {**s, 'conv1.weight': meta(16, 3, 5, 5)}, r'conv1\.weight .*5×5 stem'),
+    'deep stem': (V1, lambda s: {**s, 'conv2.weight': meta(16, 16, 3, 3)}, r'conv1\.weight and conv2\.weight'),
+    'no stem': (V1, lambda s: without(s, r'^conv1'), 'stem is missing'),
+    'no stem norm': (V1, lambda s: without(s, r'^bn1'), 'norms outside of the blocks: none'),
+    'no classifier': (V1, lambda s: without(s, r'^fc'), 'classifier is missing'),
+    'no classifier bias': (V1, lambda s: without(s, r'fc.bias'), r'fc\.bias is missing'),
+    'two classifiers': (
+        V1,
+        lambda s: {**s, 'linear.weight': meta(4, 64), 'linear.bias': meta(4)},
+        r'fc\.weight and linear\.weight',
+    ),
+    'other pooling': (V1, lambda s: {**s, 'fc.weight': meta(10, 256)}, r'fc\.weight reads 256 features'),
+    'third convolution': (
+        V1,
+        lambda s: {**s, **{f'layer{i}.{j}.conv3.weight': meta(16, 16, 1, 1) for i in (1, 2, 3) for j in range(3)}},
+        r'conv3\.weight: the block has convolutions of 3×3, 3×3, 1×1',
+    ),
+    'learnt slope': (V1, lambda s: {**s, 'layer1.0.alpha1.alpha': meta(1)}, r'layer1\.0\.alpha1\.alpha .*activation'),
+    'PReLU': (V1, lambda s: {**s, 'layer1.0.act1.weight': meta(16)}, r'layer1\.0\.act1\.weight'),
+    'adder': (
+        V1,
+        lambda s: respell(s, (r'(layer.*conv\d)\.weight', r'\1.adder')),
+        r'layer1\.0\.conv1\.adder .*AdderNet|AdderNet',
+    ),
+    'quantiser': (V1, lambda s: {**s, 'layer1.0.conv1.weight_scale': meta(1)}, r'weight_scale .*quantised'),
+    'SE, linear': (
+        V1,
+        lambda s: {**s, 'layer1.0.se.fc1.weight': meta(4, 16), 'layer1.0.se.fc1.bias': meta(4)},
+        r'layer1\.0\.se\.fc1\.weight .*attention',
+    ),
+    'SE, convolution': (V1, lambda s: {**s, 'layer1.0.se.conv1.weight': meta(4, 16, 1, 1)}, r'layer1\.0\.se\.conv1'),
+    'group norm': (V1, lambda s: without(s, r'running|tracked'), r'without running statistics'),
+    'no mean': (V1, lambda s: without(s, r'layer2\.1\.bn1\.running_mean'), r'layer2\.1\.bn1\.running_mean is missing'),
+    'grouped': (V1, lambda s: {**s, 'layer2.1.conv2.weight': meta(32, 4, 3, 3)}, r'layer2\.1\.conv2.*ResNeXt'),
+    'pruned': (V1, lambda s: {**s, 'layer2.1.conv1.weight': meta(20, 32, 3, 3)}, r'layer2\.1\.'),
+    'missing block': (V1, lambda s: without(s, r'layer2\.1'), 'block 1 is missing'),
+    'missing stage': (V1, lambda s: without(s, r'layer2'), 'stage 2 is missing'),
+    'missing first block': (V1, lambda s: without(s, r'layer1\.0'), 'the first block of a stage is missing'),
+    'missing first blocks': (V1, lambda s: without(s, r'layer\d\.[01]'), 'the first block of a stage is missing'),
+    'missing first stage of a list': (
+        'cifar_resnet18',
+        lambda s: without(
+            respell(s, (r'layer(\d)\.(\d)', lambda m: f'blocks.{2 * int(m[1]) - 2 + int(m[2])}')), r's\.[01]\.'
+        ),
+        'block 1 is missing before 2',
+    ),
+    'missing first stage of osmr': (
+        'cifar_resnet18',
+        lambda s: without(rename(s, LAYOUTS['osmr']), 'stage1'),
+        'stage 1 is missing before 2',
+    ),
+    'missing first stage': ('cifar_resnet18', lambda s: without(s, r'layer1'), 'stage 1 is missing before 2'),
+    'two stages': (V1, lambda s: without(s, r'layer3'), '2 stages'),
+    'missing projection': (
+        V1,
+        lambda s: without(s, r'layer2\.0\.downsample'),
+        r'no tensor for layer2\.0\.downsample\.0',
+    ),
+    'needless projection': (
+        V1,
+        lambda s: {**s, 'layer1.0.downsample.0.weight': meta(16, 16, 1, 1), **norm('layer1.0.downsample.1', 16)},
+        r'layer1\.0\.downsample\.[01] .*no place',
+    ),
+    'pooled projection': (
+        V1,
+        lambda s: respell(s, (r'downsample\.1', 'downsample.2'), (r'downsample\.0', 'downsample.1')),
+        r'downsample\.1 stands at place 1 of a shortcut',
+    ),
+    'projection without norm': (V1, lambda s: without(s, r'downsample\.1'), r'downsample\.1'),
+    'final norm of V1': (V1, lambda s: {**s, **norm('bn2', 64)}, r'norms outside of the blocks: bn1, bn2'),
+    'stem norm of V2': (V2, lambda s: {**without(s, r'^norm'), **norm('bn1', 16)}, r'bn1 .*stem norm'),
+    'both norms of V2': (V2, lambda s: {**s, **norm('bn1', 16)}, 'stem norm'),
+    'projection norm of V2': (V2, lambda s: {**s, **norm('layer2.0.downsample.1', 32)}, r'layer2\.0\.downsample\.1'),
+    'bias in V2': (
+        V2,
+        lambda s: {**s, **{f'layer{i}.{j}.conv2.bias': meta(16 << i - 1) for i in (1, 2, 3) for j in range(3)}},
+        r'conv2\.bias: a bias on what bypasses the norms',
+    ),
+    'one bias': (
+        V1,
+        lambda s: {**s, 'layer1.0.conv1.bias': meta(16)},
+        r'layer\d\.\d\.conv1\.bias is missing, but layer1\.0\.conv1\.bias',
+    ),
+    'raw pre-activation code': (
+        V2,
+        lambda s: respell(s, (r'^norm', 'bn')),
+        'neither the statistics nor a known spelling',
+    ),
+    'duplicate': (V1, lambda s: {**s, 'layer1.0.conv_1.weight': meta(16, 16, 3, 3)}, 'the same layer twice'),
+    'unknown tensor': (V1, lambda s: {**s, 'temperature': meta()}, 'temperature belongs to no network of ours'),
+    'wrong numbers': (V1, lambda s: respell(s, (r'layer1\.0\.conv1', 'layer1.0.conv3')), 'not numbered from 0 or 1'),
+    'ReLU before the sum': (
+        V1,
+        lambda s: respell(s, (r'(?<=\d\.)conv(\d)', r'conv\1.0'), (r'(?<=\d\.)bn(\d)', r'conv\1.1')),
+        'lacks its convolutions',
+    ),
+    'sequence without activation': (
+        V1,
+        lambda s: respell(s, (r'(?<=\d\.)(conv|bn)(\d)', lambda m: f'left.{2 * int(m[2]) - 2 + (m[1] == "bn")}')),
+        'places .* of a sequence',
+    ),
+    'chain': (V1, lambda s: {'features.0.weight': meta(64, 3, 3, 3), 'features.0.bias': meta(64)}, 'VGG'),
+    'transformer': (V1, lambda s: {'blocks.0.attn.qkv.weight': meta(9, 3)}, 'transformer'),
+    'nothing': (V1, lambda s: {}, 'no tensors in the file'),
+    'integers': (
+        V1,
+        lambda s: {**s, 'fc.weight': torch.empty(10, 64, dtype=torch.int32, device='meta')},
+        r'fc\.weight is torch\.int32',
+    ),
+    'complex': (
+        V1,
+        lambda s: {**s, 'fc.weight': s['fc.weight'].to(torch.complex64)},
+        r'fc\.weight is torch\.complex64',
+    ),
+    'no width': (V1, lambda s: {**s, 'fc.weight': meta(0, 64), 'fc.bias': meta(0)}, r'no channels'),
+}
+
+
+@pytest.mark.parametrize('case', OTHERS)
+def test_another_network_is_refused_by_a_tensor_of_it(case: str) -> None:
+    name, change, message = OTHERS[case]
+    with pytest.raises(InputError, match=message) as caught:
+        recognise(change(dict(shapes(name))))
+    assert '\n' not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_preactivation_network_with_stem_norm_is_refused() -> None:
+    """weiaicunzai's: pre.0 (convolution, with a bias) pre.1 (norm), stage*, residual.{0,2,3,5}, biases."""
+    state = {'pre.0.weight': meta(64, 3, 3, 3), 'pre.0.bias': meta(64), **norm('pre.1', 64)}
+    for stage, width in enumerate((64, 128, 256, 512), start=1):
+        for i in range(2):
+            before = width // 2 if i == 0 and stage > 1 else width
+            block = f'stage{stage}.{i}.residual'
+            state |= {**norm(f'{block}.0', before), f'{block}.2.weight': meta(width, before, 3, 3)}
+            state |= {**norm(f'{block}.3', width), f'{block}.5.weight': meta(width, width, 3, 3)}
+            state |= {f'{block}.2.bias': meta(width), f'{block}.5.bias': meta(width)}
+            if before != width:
+                state[f'stage{stage}.{i}.shortcut.weight'] = meta(width, before, 1, 1)
+    state |= {'linear.weight': meta(100, 512), 'linear.bias': meta(100)}
+    with pytest.raises(InputError, match='of a sequence'):
+        recognise(state)
+
+
+def test_what_profilers_and_pruners_leave_is_dropped_by_name() -> None:
+    state = {
+        'total_ops': meta(1),
+        'layer1.0.total_params': meta(1),
+        'n_averaged': meta(),
+        'criterion.weight': meta(10),
+        **shapes(V1),
+    }
+    found = recognise({'model': state})
+    counters = {'total_ops', 'layer1.0.total_params', 'n_averaged', 'criterion.weight'}
+    assert set(found.dropped) == {f'model.{name}' for name in counters}
+    assert found.network == recognise(shapes(V1)).network
+
+
+def test_the_stage_that_trades_declares_and_never_runs_is_dropped() -> None:
+    state = rename(shapes('wide_resnet16_2'), LAYOUTS['xternalz'])
+    spare = {f'sub_block1{key[6:]}': tensor for key, tensor in state.items() if key.startswith('block1.')}
+    found = recognise({f'module.{key}': tensor for key, tensor in (state | spare).items()})
+    assert found.network.architecture() == ('wide_resnet16_2', {}) and len(found.dropped) == len(spare)
+
+
+# --------------------------------------------------------------------------------------- the same function
+
+
+def small(cls: type, **kwargs: object) -> nn.Module:
+    return randomise(cls('basic', (1, 2, 1), (8, 16, 32), **kwargs)).double()
+
+
+def test_biases_before_norms_are_folded_into_their_means() -> None:
+    state = dict(small(CifarResNet).state_dict())
+    x = torch.randn(2, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    convs = [key for key, tensor in state.items() if tensor.ndim == 4]
+    biases = {key: torch.linspace(-1, 1, state[key].shape[0], dtype=torch.float64) for key in convs}
+    found = recognise({**state, **{key.replace('weight', 'bias'): bias for key, bias in biases.items()}})
+    # the oracle knows no biases: let the norm after each convolution read x + b through its mean
+    expected = dict(state)
+    for key, bias in biases.items():
+        mean = key.replace('conv', 'bn').replace('downsample.0', 'downsample.1').replace('weight', 'running_mean')
+        expected[mean] = state[mean] - bias
+    net = Net('v1', 'basic', (1, 2, 1))
+    assert any('biases' in note for note in found.assumptions)
+    error = (forward(net, found.state_dict, x) - forward(net, expected, x)).abs().max()
+    assert error < 1e-9 * forward(net, expected, x).abs().max()
+    model = nn.Conv2d(3, 8, 3, padding=1).double()
+    model.load_state_dict({'weight': state['conv1.weight'], 'bias': biases['conv1.weight']})
+    stem = nn.BatchNorm2d(8).double().eval()
+    stem.load_state_dict({key[4:]: tensor for key, tensor in state.items() if key.startswith('bn1.')})
+    bare = (model(x) - biases['conv1.weight'][:, None, None]) - found.state_dict['bn1.running_mean'][:, None, None]
+    scale = state['bn1.weight'] / torch.sqrt(state['bn1.running_var'] + 1e-5)
+    torch.testing.assert_close(stem(model(x)), bare * scale[:, None, None] + state['bn1.bias'][:, None, None])
+
+
+def test_biases_within_a_preactivation_branch_are_folded_too() -> None:
+    state = dict(small(PreActResNet).state_dict())
+    biases = {
+        k.replace('weight', 'bias'): torch.ones(len(v)).double()
+        for k, v in state.items()
+        if re.search(r'layer.*conv1.weight', k)
+    }
+    found = recognise({**state, **biases})
+    assert torch.allclose(found.state_dict['layer2.1.bn2.running_mean'], state['layer2.1.bn2.running_mean'] - 1)
+    assert torch.equal(found.state_dict['layer2.1.bn1.running_mean'], state['layer2.1.bn1.running_mean'])
+
+
+def test_masks_of_torch_are_applied_and_others_must_change_nothing() -> None:
+    state = dict(small(CifarResNet).state_dict())
+    weight = state.pop('layer1.0.conv1.weight')
+    mask = (weight > 0).double()
+    found = recognise({**state, 'layer1.0.conv1.weight_orig': weight, 'layer1.0.conv1.weight_mask': mask})
+    assert torch.equal(found.state_dict['layer1.0.conv1.weight'], weight * mask)
+    kept = recognise({**state, 'layer1.0.conv1.weight': weight * mask, 'layer1.0.conv1.mask': mask})
+    assert torch.equal(kept.state_dict['layer1.0.conv1.weight'], weight * mask)
+    assert list(kept.dropped) == ['layer1.0.conv1.mask']
+    with pytest.raises(InputError, match='masks weights that are not zero'):
+        recognise({**state, 'layer1.0.conv1.weight': weight, 'layer1.0.conv1.mask': mask})
+    with pytest.raises(InputError, match='no mask of zeros and ones'):
+        recognise({**state, 'layer1.0.conv1.weight_orig': weight, 'layer1.0.conv1.weight_mask': mask * 0.5})
+
+
+def test_a_classifier_written_as_a_convolution() -> None:
+    state = dict(small(CifarResNet).state_dict())
+    found = recognise({**state, 'fc.weight': state['fc.weight'][:, :, None, None]})
+    assert torch.equal(found.state_dict['fc.weight'], state['fc.weight'])
+
+
+def test_a_network_that_normalises_its_input_brings_the_constants() -> None:
+    state = {f'1.{key}': tensor for key, tensor in shapes(V1).items()}
+    mean, std = torch.tensor([0.49, 0.48, 0.45]), torch.tensor([0.25, 0.24, 0.26])
+    found = recognise({**state, '0.mean': mean.view(1, 3, 1, 1), '0.std': std.view(1, 3, 1, 1)})
+    assert found.mean == pytest.approx((0.49, 0.48, 0.45)) and found.std == pytest.approx((0.25, 0.24, 0.26))
+    with pytest.raises(InputError, match=r'0\.mean'):
+        recognise({**state, '0.mean': mean})
+    with pytest.raises(InputError, match=r'no mean and std of pixels from 0 to 1'):
+        recognise({**state, '0.mean': 255 * mean, '0.std': 255 * std})
+
+
+# --------------------------------------------------------------------------------- what the norms testify to
+
+
+def trained(model: nn.Module, change: Callable[[nn.Module], None] | None = None) -> State:
+    """A network whose norms have seen images: their running statistics are those of its own features."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+            nn.init.uniform_(module.weight, 0.3, 1.2, generator=generator)
+            nn.init.normal_(module.bias, 0, 0.3, generator=generator)
+        if change:
+            change(module)
+    with torch.no_grad():
+        model.train()(torch.randn(128, 3, 32, 32, generator=generator))
+    return model.eval().state_dict()
+
+
+def pad_at_end(module: nn.Module) -> None:
+    if isinstance(module, PadShortcut):
+        module.pad = (0, 0, 0, 0, 0, module.pad[4] + module.pad[5])
+
+
+def no_shortcut(module: nn.Module) -> None:
+    if hasattr(module, 'downsample'):
+        module.downsample = nn.Module()
+        module.downsample.forward = lambda x: 0  # type: ignore[method-assign]
+
+
+def raw_projection(module: nn.Module) -> None:
+    if hasattr(module, 'projects'):
+        module.projects = False
+
+
+def max_pooling(module: nn.Module) -> None:
+    if isinstance(module, CifarResNet):
+        module.act1 = nn.Sequential(module.act1, nn.MaxPool2d(3, 2, 1))
+
+
+def dead_norm(module: nn.Module) -> None:
+    if hasattr(module, 'projects') and not module.projects:
+        module.conv1.weight.detach().zero_()
+
+
+class Leaky(nn.LeakyReLU):
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__(0.1, inplace)
+
+
+A, DEEP = {'shortcut_type': 'A'}, 'preact_resnet164'
+WITNESSED = [
+    ('cifar_resnet20', A, None, 'on both sides alike, as the norms'),
+    ('cifar_resnet20', A, pad_at_end, 'padded at the end'),
+    ('cifar_resnet20', A, no_shortcut, 'a plain net'),
+    ('cifar_resnet20', {}, None, 'no pooling after the stem, as the norms'),
+    ('cifar_resnet20', {}, max_pooling, r'something \(max pooling\?\) stands between the stem and the blocks'),
+    ('preact_resnet20', {}, dead_norm, 'the activated input, as the norms'),
+    ('preact_resnet20', A, None, 'on both sides alike, as the norms'),
+    ('preact_resnet20', A, pad_at_end, 'padded at the end'),
+    ('preact_resnet20', A, no_shortcut, 'a plain net'),
+    ('preact_resnet20', {}, None, 'the activated input, as the norms'),
+    ('preact_resnet20', {}, raw_projection, 'read the raw input'),
+    ('wide_resnet16_2', {}, None, 'the activated input, as the norms'),
+    ('wide_resnet16_2', {}, raw_projection, 'read the raw input'),
+    (DEEP, {}, None, 'the activated input, as the norms'),
+    (DEEP, {}, raw_projection, 'read the raw input'),
+    (DEEP, {'act_layer': Leaky}, None, r'leaky ReLU \(0.1\), not ReLU'),
+    ('preact_resnet20', {'act_layer': 'silu'}, None, 'SiLU, not ReLU'),
+    (DEEP, {}, None, 'ReLU, as the norms'),
+]
+
+
+@pytest.mark.parametrize(('name', 'args', 'change', 'verdict'), WITNESSED)
+def test_what_keys_cannot_show_the_statistics_do(
+    name: str, args: dict[str, object], change: Callable[[nn.Module], None] | None, verdict: str
+) -> None:
+    cls, row = network_class(name), ARCHITECTURES[name]
+    torch.manual_seed(0)
+    layers = {'layers': (3, 3, 3)} if name == DEEP else {}
+    state = trained(cls(**{**row.model_args(), **layers, **args}, zero_init_last=False), change)
+    try:
+        said = ' '.join(recognise(state).assumptions)
+    except InputError as error:
+        said = str(error)
+    assert re.search(verdict, said), said
+    assert recognise(state, attested=True).network.cls is cls, 'what is known from elsewhere needs no witness'
+
+
+def test_filters_that_were_pruned_afterwards_are_no_pooling() -> None:
+    torch.manual_seed(0)
+    state = trained(timm.create_model('cifar_resnet20', zero_init_last=False))
+    for key, tensor in state.items():
+        if re.search(r'layer.*conv\d\.weight', key):
+            tensor[::5] = 0
+    assert 'no pooling after the stem' in ' '.join(recognise(state).assumptions)
+
+
+def test_random_statistics_decide_nothing() -> None:
+    for cls in (CifarResNet, PreActResNet):
+        for shortcut_type in 'AB':
+            narrow = [cls('basic', (1, 1, 1), (4, 8, 12), shortcut_type=shortcut_type) for _ in range(8)]
+            # the fewer numbers, the more easily they fit by chance
+            for model in (small(cls, shortcut_type=shortcut_type), *map(randomise, narrow, range(8))):
+                assert not any('statistics' in note for note in recognise(model.state_dict()).assumptions)

@@ -1,0 +1,432 @@
+"""Checkpoints of other authors: the same function, or a refusal in one line."""
+
+import hashlib
+import itertools
+import json
+import os
+import pickle
+import re
+import zipfile
+from functools import partial
+
+import pytest
+import timm
+import torch
+import torchvision
+from pytorchcv.model_provider import get_model
+from safetensors.torch import load_file
+
+from resnet_hub import InputError, convert_checkpoint
+from resnet_hub.checkpoints import recognise as recognise_module
+from resnet_hub.checkpoints import witness
+from resnet_hub.checkpoints.layouts import LAYOUTS, cannot_hold
+from resnet_hub.checkpoints.recognise import recognise
+from resnet_hub.conversion.convert import write_layout
+from resnet_hub.hub.package import prepare
+from resnet_hub.models import CifarResNet, PreActResNet
+from resnet_hub.tables.datasets import DATASETS
+from resnet_hub.tables.weights import WEIGHTS
+from tests.conftest import ROOT
+from tests.hub.fixtures import clients, hub, server  # noqa: F401
+from tests.oracles import Net, forward, randomise
+
+IMAGENET = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
+CIFAR = {'mean': (0.4914, 0.4822, 0.4465), 'std': (0.247, 0.243, 0.261)}
+SHARP = {'mean': (0.4914, 0.4822, 0.4465), 'std': (0.2023, 0.1994, 0.2010)}
+LANDSCAPE = {'mean': [x / 255 for x in (125.3, 123.0, 113.9)], 'std': [x / 255 for x in (63.0, 62.1, 66.7)]}
+OPTION_A = {'shortcut_type': 'A'}
+
+#: file, architecture, arguments, normalisation, top-1 as an independent forward measured it
+REAL = [
+    ('resnet32-d509ac18.th', 'cifar_resnet32', OPTION_A, IMAGENET, 92.63),
+    ('resnet44-014dd654.th', 'cifar_resnet44', OPTION_A, IMAGENET, 93.10),
+    ('cifar10_resnet20-4118986f.pt', 'cifar_resnet20', {}, SHARP, 92.60),
+    ('losslandscape_resnet56.t7', 'cifar_resnet56', {}, LANDSCAPE, 93.66),
+    ('mhaq_resnet20.th', 'cifar_resnet20', OPTION_A, CIFAR, 92.63),
+    ('mhaq_resnet20_namespace.th', 'cifar_resnet20', OPTION_A, CIFAR, 92.82),
+    ('advrob_resnet20.pth', 'cifar_resnet20', {}, IMAGENET, 90.01),
+]
+
+
+@pytest.mark.parametrize(
+    ('file', 'architecture', 'model_args', 'normalisation', 'top1'), REAL, ids=[r[0] for r in REAL]
+)
+def test_real_checkpoints(file, architecture, model_args, normalisation, top1, data_root, published, tmp_path):
+    source = published / file
+    result = convert_checkpoint(source, tmp_path / 'net', **normalisation, check=data_root)
+    assert (result.architecture, result.model_args) == (architecture, model_args)
+    assert result.metrics.top1 == top1
+    model = timm.create_model(f'local-dir:{tmp_path / "net"}', pretrained=True)
+    assert model.pretrained_cfg['mean'] == pytest.approx(normalisation['mean'])
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ('file', 'message'),
+    [
+        ('layerfolding_prefold_resnet20.ckpt', r'layer1\.0\.alpha1\.alpha .* learnt activation'),
+        ('planetaryring_resnet20.pt', r'conv2\.0\.conv3\.weight: the block has convolutions of 3×3, 3×3, 1×1'),
+    ],
+)
+def test_other_networks_are_refused_by_name(file, message, published, tmp_path):
+    with pytest.raises(InputError, match=message) as caught:
+        convert_checkpoint(published / file, tmp_path / 'net')
+    assert '\n' not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_a_plain_net_is_not_read_as_option_a(data_root, published, tmp_path, monkeypatch):
+    """Its keys are those of option A; its norms' statistics are not, and neither is its accuracy."""
+    source = published / 'losslandscape_resnet56_noshort.t7'
+    with pytest.raises(InputError, match='a plain net, without shortcuts'):
+        convert_checkpoint(source, tmp_path / 'net', **LANDSCAPE)
+    monkeypatch.setattr(recognise_module, 'hear', lambda *args: witness.Testimony())
+    with pytest.raises(InputError, match=r'near the chance of 10\.00 %'):
+        convert_checkpoint(source, tmp_path / 'net', **LANDSCAPE, check=data_root)
+    assert not list(tmp_path.iterdir())
+
+
+PYTORCHCV = [
+    ('resnet20_cifar10', 'cifar_resnet20', {}),
+    ('resnet56_cifar100', 'cifar_resnet56', {}),
+    ('resnet164bn_cifar10', 'cifar_resnet164', {}),
+    ('preresnet20_cifar10', 'preact_resnet20', {}),
+    ('preresnet164bn_cifar100', 'preact_resnet164', {}),
+    ('wrn16_10_svhn', 'wide_resnet16_10', {}),
+]
+
+
+def compare(network, reference, size=32):
+    """Equal logits of networks or functions in float64, to 1e-9 of the largest."""
+    x = torch.randn(1, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    with torch.inference_mode():
+        ours, theirs = network(x), reference(x)
+    assert (ours - theirs).abs().max() <= 1e-9 * theirs.abs().max()
+
+
+def load(folder):
+    """A converted folder in float64, as timm makes it."""
+    model = timm.create_model(f'local-dir:{folder}', pretrained=False).double()
+    model.load_state_dict(load_file(folder / 'model.safetensors'), strict=True)
+    return model.eval()
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize(('theirs', 'architecture', 'model_args'), PYTORCHCV, ids=[row[0] for row in PYTORCHCV])
+def test_pytorchcv_computes_the_same(theirs, architecture, model_args, tmp_path):
+    reference = randomise(get_model(theirs).double())
+    torch.save(reference.state_dict(), tmp_path / 'theirs.pth')
+    with zipfile.ZipFile(tmp_path / 'theirs.zip', 'w') as archive:  # as its release files are
+        archive.write(tmp_path / 'theirs.pth', 'theirs.pth')
+    result = convert_checkpoint(tmp_path / 'theirs.zip', tmp_path / 'net')
+    assert (result.architecture, result.model_args) == (architecture, model_args)
+    assert result.layout.startswith('osmr')
+    assert json.loads((tmp_path / 'net' / 'config.json').read_text())['dtype'] == 'float64'
+    compare(load(tmp_path / 'net'), reference)
+
+
+@pytest.mark.parametrize('make', [partial(timm.create_model, 'resnet18'), torchvision.models.resnet18])
+def test_resnets_of_others_with_a_small_stem_compute_the_same(make, tmp_path):
+    reference = make(num_classes=10)
+    reference.conv1, reference.maxpool = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False), torch.nn.Identity()
+    reference = randomise(reference.double())
+    torch.save(reference.state_dict(), tmp_path / 'theirs.pth')
+    result = convert_checkpoint(tmp_path / 'theirs.pth', tmp_path / 'net', dataset='cifar10')
+    assert (result.architecture, result.model_args, result.layout) == ('cifar_resnet18', {}, 'native')
+    compare(load(tmp_path / 'net'), reference)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_every_layout_computes_what_the_equations_say(layout, tmp_path):
+    row = LAYOUTS[layout]
+    for family, cls in (('v1', CifarResNet), ('v2', PreActResNet)):
+        for block, shortcut, final in itertools.product(row.blocks, row.shortcut_types, row.final_norms):
+            layers = (1, 2, 1, 1)[: max(row.stages)]
+            args = {'final_norm': final} if family == 'v2' else {}
+            if cannot_hold(row, cls.__name__, block, len(layers), shortcut, final and family == 'v2'):
+                continue
+            if final and family == 'v1':
+                continue
+            widths = (4, 8, 12, 20)[: len(layers)]
+            model = randomise(cls(block, layers, widths, stem_width=4, shortcut_type=shortcut, **args).double())
+            network = recognise(model.state_dict()).network
+            torch.save({'model': write_layout(model.state_dict(), network, layout)}, tmp_path / 'net.pth')
+            convert_checkpoint(tmp_path / 'net.pth', tmp_path / 'net', dataset='cifar10', force=True)
+            net = Net(family, block, layers, shortcut, bool(args.get('final_norm')))
+            state = model.state_dict()
+            compare(load(tmp_path / 'net'), lambda x, net=net, state=state: forward(net, state, x), size=16)
+
+
+def test_sources_besides_files(checkpoint, tmp_path):
+    url = checkpoint.as_uri()
+    assert convert_checkpoint(url, tmp_path / 'a', dataset='cifar10').source == 'net.pth'
+    with pytest.raises(InputError, match=r'cannot download .*check the address'):
+        convert_checkpoint(url + 'x', tmp_path / 'b')
+    with pytest.raises(InputError, match='cannot download'):
+        convert_checkpoint('http://127.0.0.1:9/net.pth', tmp_path / 'b')
+    with pytest.raises(InputError, match='cannot download'):
+        convert_checkpoint('http://127.0.0.1:9/my net.pth', tmp_path / 'b')
+
+
+def test_what_is_published_holds_no_signature_and_no_folder(checkpoint, hub, server, tmp_path):  # noqa: F811
+    hub.plant('me/net', {'net.pth': checkpoint.read_bytes()})
+    address = f'{server.url}/me/net/resolve/main/net.pth'
+    for source in (f'{address}?signature=secret#secret', checkpoint, str(checkpoint)):
+        convert_checkpoint(source, tmp_path / 'out', dataset='cifar10', force=True)
+        config, readme = ((tmp_path / 'out' / name).read_text() for name in ('config.json', 'README.md'))
+        assert json.loads(config)['source']['name'] in (address, 'net.pth')
+        assert 'secret' not in config + readme and str(tmp_path) not in config + readme
+
+
+def test_a_repository_on_the_hub(checkpoint, hub, clients, tmp_path):  # noqa: F811
+    """Its one checkpoint, of whatever name; a failure that passes is waited out."""
+    data = checkpoint.read_bytes()
+    hub.plant('me/net', {'README.md': b'# A net', 'weights/net.pth': data})
+    hub.fail(503, 'GET /cdn/')
+    done = clients.command('convert', 'hf-hub:me/net', '-o', tmp_path / 'a', '--dataset', 'cifar10')
+    assert done.code == 0 and f'{tmp_path / "a"}: cifar_resnet8, 10 classes' in done.out, done
+    first = hub.head('me/net')
+    hub.plant('me/net', {'other.pth': data})
+    done = clients.command('convert', f'hf-hub:me/net@{first}', '-o', tmp_path / 'first', '--dataset', 'cifar10')
+    assert done.code == 0, done
+    refused = {
+        'me/net': (2, r'hf-hub:me/net must hold one checkpoint \(it has .*other\.pth.*\): give the URL of the file'),
+        'me/none': (1, r'hf-hub:me/none: no such repository, or a private one'),
+        'no-such/net/name': (2, 'a repository is called OWNER/NAME'),
+    }
+    for repo, (code, message) in refused.items():
+        done = clients.command('convert', f'hf-hub:{repo}', '-o', tmp_path / 'b')
+        assert done.code == code and re.search(message, done.err) and len(done.err.splitlines()) == 1, done
+    assert not (tmp_path / 'b').exists()
+
+
+def test_config_json_beside_a_pickle_says_what_it_knows(checkpoint, hub, clients, tmp_path):  # noqa: F811
+    """As timm's own export writes both: constants and names come along, and an option still wins."""
+    cfg = {'mean': [0.4] * 3, 'std': [0.3] * 3}
+    config = {'architecture': 'cifar_resnet8', 'num_classes': 10, 'label_names': [*'abcdefghij'], 'pretrained_cfg': cfg}
+    data = checkpoint.read_bytes()
+    hub.plant('me/net', {'pytorch_model.bin': data, 'config.json': json.dumps(config).encode()})
+    strange = {
+        'bert': {'model_type': 'bert'},
+        'other': {**config, 'architecture': 'cifar_resnet20'},
+        'classes': {**config, 'num_classes': 100},
+        'zeros': {**config, 'pretrained_cfg': {**cfg, 'std': [0] * 3}},
+        'guess': {**config, 'normalisation': 'assumed'},
+    }
+    for name, content in strange.items():
+        hub.plant(f'me/{name}', {'pytorch_model.bin': data, 'config.json': json.dumps(content).encode()})
+    theirs = {**config, 'architecture': 'resnet18'}  # with its stem replaced
+    hub.plant('me/theirs', {'pytorch_model.bin': data, 'config.json': json.dumps(theirs).encode()})
+    for repo, options, mean, names in (
+        ('me/theirs', [], 0.4, [*'abcdefghij']),
+        ('me/net', [], 0.4, [*'abcdefghij']),
+        ('me/net', ['--mean', 0.5, 0.5, 0.5, '--std', 0.2, 0.2, 0.2], 0.5, [*'abcdefghij']),
+        ('me/net', ['--dataset', 'svhn'], DATASETS['svhn'].mean[0], [*'0123456789']),
+        *((f'me/{name}', [], DATASETS['cifar10'].mean[0], list(DATASETS['cifar10'].classes)) for name in strange),
+    ):
+        done = clients.command('convert', f'hf-hub:{repo}', '-o', tmp_path / 'out', '--json', '--force', *options)
+        assert done.code == 0, done
+        result = json.loads(done.out)
+        assert result['mean'][0] == mean and result['label_names'] == names
+        assert any('config.json beside the file' in text for text in result['assumptions']) is (mean == 0.4)
+
+
+def test_options_that_do_not_fit(checkpoint, tmp_path):
+    (tmp_path / 'two.txt').write_text('a\nb\n')
+    cases = [
+        ({'mean': (0.5,) * 3}, 'both --mean and --std'),
+        ({'mean': (125.0,) * 3, 'std': (60.0,) * 3}, 'divide by 255'),
+        ({'mean': (0.5,), 'std': (0.2,)}, 'one number for each of 3 input channels'),
+        ({'mean': (0.5,) * 3, 'std': (0.0,) * 3}, 'must be positive'),
+        ({'dataset': 'cifar100'}, 'cifar100 has 100 classes, the checkpoint 10'),
+        ({'dataset': 'mnist'}, 'unknown data set'),
+        ({'labels': tmp_path / 'two.txt'}, '2 labels, the checkpoint 10 classes'),
+        ({'labels': tmp_path / 'none.txt'}, 'cannot read the labels'),
+        ({'key': 'ema'}, "no network 'ema'"),
+        ({'check': tmp_path}, 'no test-'),
+        (
+            {'to': 'kuangliu', 'check': tmp_path, 'dataset': 'cifar10'},
+            'keys and tensors alone: leave out --dataset, --check',
+        ),
+    ]
+    for options, message in cases:
+        with pytest.raises(InputError, match=message):
+            convert_checkpoint(checkpoint, tmp_path / 'out', **options)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_other_classes_and_channels_need_their_normalisation(tmp_path):
+    model = timm.create_model('cifar_resnet8', num_classes=7, in_chans=1)
+    torch.save(model.state_dict(), tmp_path / 'net.pth')
+    with pytest.raises(InputError, match='normalisation unknown for 7 classes and 1 input channels'):
+        convert_checkpoint(tmp_path / 'net.pth', tmp_path / 'out')
+    (tmp_path / 'names.txt').write_text('\n'.join('abcdefg'))
+    convert_checkpoint(tmp_path / 'net.pth', tmp_path / 'out', mean=[0.5], std=[0.3], labels=tmp_path / 'names.txt')
+    loaded = timm.create_model(f'local-dir:{tmp_path / "out"}', pretrained=True)
+    assert list(loaded.pretrained_cfg['mean']) == [0.5] and loaded.conv1.in_channels == 1
+    assert loaded.pretrained_cfg['label_names'] == list('abcdefg')
+    assert all(
+        torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True)
+    )
+
+
+def test_ten_classes_of_grey_images_are_not_cifar10(tmp_path):
+    torch.save(timm.create_model('cifar_resnet8', in_chans=1).state_dict(), tmp_path / 'net.pth')
+    grey = {'mean': [0.13], 'std': [0.31]}
+    result = convert_checkpoint(tmp_path / 'net.pth', tmp_path / 'out', **grey)
+    assert not result.label_names and not any('classes' in text for text in result.assumptions)
+    for options in ({}, {'dataset': 'cifar10'}):
+        with pytest.raises(InputError, match='no data set of 10 classes and 1 channels is known to check with'):
+            convert_checkpoint(tmp_path / 'net.pth', tmp_path / 'b', **grey, **options, check=tmp_path)
+
+
+def test_a_network_that_normalises_its_input_itself(tmp_path):
+    state = {f'1.{key}': tensor for key, tensor in timm.create_model('cifar_resnet8').state_dict().items()}
+    constants = {'0.mean': torch.tensor([0.49, 0.48, 0.45]), '0.std': torch.tensor([0.25, 0.24, 0.26])}
+    torch.save({**state, **constants}, tmp_path / 'net.pth')
+    for options in ({}, {'mean': (0.49, 0.48, 0.45), 'std': (0.25, 0.24, 0.26)}, {'mean': [0] * 3, 'std': [1] * 3}):
+        result = convert_checkpoint(tmp_path / 'net.pth', tmp_path / 'out', force=True, **options)
+        assert result.mean == pytest.approx((0.49, 0.48, 0.45))
+    with pytest.raises(InputError, match='normalises its input itself'):
+        convert_checkpoint(tmp_path / 'net.pth', tmp_path / 'out', force=True, **IMAGENET)
+
+
+def test_what_is_written_says_where_it_comes_from_and_is_the_same_each_time(checkpoint, tmp_path):
+    results = [convert_checkpoint(checkpoint, tmp_path / name, dataset='cifar10') for name in ('a', 'b')]
+    first, second = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ('a', 'b'))
+    assert first['model.safetensors'] == second['model.safetensors'] and first['config.json'] == second['config.json']
+    config = json.loads(first['config.json'])
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert config['source']['sha256'] == results[0].sha256 == digest
+    assert config['sha256'] == hashlib.sha256(first['model.safetensors']).hexdigest()
+    assert config['normalisation'] == 'given' and len(config['label_names']) == 10
+    assert 'model_args' not in config and str(tmp_path) not in first['config.json'].decode()
+    assert digest in first['README.md'].decode()
+
+
+def test_counters_are_carried_or_remembered_as_missing(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    for tensor in content['net'].values():
+        if not tensor.is_floating_point():
+            tensor.fill_(77)
+    torch.save(content, tmp_path / 'counted.pth')
+    convert_checkpoint(tmp_path / 'counted.pth', tmp_path / 'a', dataset='cifar10')
+    assert int(load_file(tmp_path / 'a' / 'model.safetensors')['bn1.num_batches_tracked']) == 77
+    assert 'num_batches_tracked' not in json.loads((tmp_path / 'a' / 'config.json').read_text())['source']
+    torch.save({k: v for k, v in content['net'].items() if v.is_floating_point()}, tmp_path / 'bare.pth')
+    convert_checkpoint(tmp_path / 'bare.pth', tmp_path / 'b', dataset='cifar10')
+    assert int(load_file(tmp_path / 'b' / 'model.safetensors')['bn1.num_batches_tracked']) == 0
+    assert 'num_batches_tracked' in json.loads((tmp_path / 'b' / 'config.json').read_text())['source']
+
+
+def test_half_precision_stays_on_disk_and_tied_tensors_come_apart(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)['net']
+    content = {k: v.half() if v.ndim > 1 else v for k, v in content.items()}
+    content['layer1.0.conv2.weight'] = content['layer1.0.conv1.weight']
+    content['fc.weight'] = torch.cat([content['fc.weight']] * 2)[:10]
+    torch.save(content, tmp_path / 'half.pth')
+    convert_checkpoint(tmp_path / 'half.pth', tmp_path / 'out', dataset='cifar10')
+    written = load_file(tmp_path / 'out' / 'model.safetensors')
+    assert all(torch.equal(written[key], content[key]) and written[key].dtype == content[key].dtype for key in written)
+    model = timm.create_model(f'local-dir:{tmp_path / "out"}', pretrained=True)
+    assert model.conv1.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize('ending', ['pth', 'safetensors'])
+def test_our_weights_to_another_layout_and_back(ending, tmp_path):
+    convert_checkpoint('cifar_resnet20.cifar10', tmp_path / f'theirs.{ending}', to='kuangliu')
+    result = convert_checkpoint(tmp_path / f'theirs.{ending}', tmp_path / 'back', dataset='cifar10')
+    assert result.layout.startswith('kuangliu')
+    back = timm.create_model(f'local-dir:{tmp_path / "back"}', pretrained=True).state_dict()
+    ours = timm.create_model('cifar_resnet20.cifar10', pretrained=True).state_dict()
+    assert back.keys() == ours.keys() and all(torch.equal(back[key], ours[key]) for key in ours)
+
+
+@pytest.mark.parametrize('wrap', [lambda gadget: gadget, lambda gadget: {'state_dict': {'fc.weight': gadget}}])
+def test_a_newer_pickle_that_runs_code_is_refused_and_nothing_runs(wrap, tmp_path):
+    class Gadget:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / 'fired'),)
+
+    data = pickle.dumps(wrap(Gadget()), protocol=4)
+    (tmp_path / 'evil.pth').write_bytes(data)
+    with pytest.raises(InputError, match='would run code'):
+        convert_checkpoint(tmp_path / 'evil.pth', tmp_path / 'net')
+    assert [path.name for path in tmp_path.iterdir()] == ['evil.pth']
+    pickle.loads(data)
+    assert (tmp_path / 'fired').exists(), 'the gadget works where pickles are run'
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.manual_seed(0)
+    model = timm.create_model('cifar_resnet8')
+    torch.save({'net': model.state_dict(), 'acc': 90.0}, tmp_path / 'net.pth')
+    return tmp_path / 'net.pth'
+
+
+def test_an_existing_output_is_kept(checkpoint, tmp_path):
+    convert_checkpoint(checkpoint, tmp_path / 'out')
+    before = (tmp_path / 'out' / 'config.json').read_bytes()
+    with pytest.raises(InputError, match='exists already'):
+        convert_checkpoint(checkpoint, tmp_path / 'out', mean=(0.5,) * 3, std=(0.5,) * 3)
+    assert (tmp_path / 'out' / 'config.json').read_bytes() == before
+    convert_checkpoint(checkpoint, tmp_path / 'out', mean=(0.5,) * 3, std=(0.5,) * 3, force=True)
+    assert json.loads((tmp_path / 'out' / 'config.json').read_text())['pretrained_cfg']['mean'] == [0.5] * 3
+
+
+def test_the_normalisation_is_the_catalogs_the_options_or_a_stated_guess(checkpoint, tmp_path, published):
+    guessed = convert_checkpoint(checkpoint, tmp_path / 'a')
+    assert any('by the number of classes' in text for text in guessed.assumptions)
+    assert json.loads((tmp_path / 'a' / 'config.json').read_text())['normalisation'] == 'assumed'
+    known = published / 'resnet32-d509ac18.th'
+    for options in ({}, IMAGENET, {'dataset': 'cifar10'}):
+        result = convert_checkpoint(known, tmp_path / 'b', **options, force=True)
+        assert result.mean == IMAGENET['mean'] and result.weights == 'cifar_resnet32.akamaster_cifar10'
+    for options in ({'mean': (0.5,) * 3, 'std': (0.5,) * 3}, {'dataset': 'svhn'}):
+        with pytest.raises(InputError, match=r'the file is cifar_resnet32\.akamaster_cifar10.*leave out --'):
+            convert_checkpoint(known, tmp_path / 'c', **options)
+    assert 'Copyright (c) 2018, Yerlan Idelbayev' in (tmp_path / 'b' / 'README.md').read_text()
+
+
+@pytest.mark.parametrize('place', [0.5, 0.9, 1])
+def test_a_flipped_bit_in_tensor_data_is_found_by_the_digest(place, checkpoint, tmp_path, command):
+    convert_checkpoint(checkpoint, tmp_path / 'net', dataset='cifar10')
+    weights = tmp_path / 'net' / 'model.safetensors'
+    data = bytearray(weights.read_bytes())
+    data[int(place * (len(data) - 1))] ^= 4
+    weights.write_bytes(data)
+    timm.create_model(f'local-dir:{tmp_path / "net"}', pretrained=True)  # notices nothing
+    cat = ROOT / 'tests' / 'images' / 'cat.jpg'
+    done = command('predict', cat, '--model', f'local-dir:{tmp_path / "net"}', expect=2)
+    assert 'config.json says' in done.err and len(done.err.splitlines()) == 1
+
+
+def test_a_file_of_the_catalog_in_a_zip_has_the_catalogs_constants(checkpoint, tmp_path, monkeypatch):
+    """As osmr publishes his: the SHA-1 of his rows is that of the file inside."""
+    with zipfile.ZipFile(tmp_path / 'net.pth.zip', 'w') as archive:
+        archive.write(checkpoint, 'net.pth')
+    name = 'cifar_resnet20.osmr_svhn'
+    row = WEIGHTS[name]._replace(digest=f'sha1:{hashlib.sha1(checkpoint.read_bytes()).hexdigest()}')
+    monkeypatch.setitem(WEIGHTS, name, row)
+    result = convert_checkpoint(tmp_path / 'net.pth.zip', tmp_path / 'net')
+    assert result.mean == row.mean and result.label_names == tuple('0123456789')
+    card = prepare(tmp_path / 'net', 'me/net').card
+    assert 'license: mit\n' in card and 'Oleg Sémery' in card.partition('## Third-party notice')[2]
+    with pytest.raises(InputError, match=rf'the weights {name}, which are under MIT'):
+        prepare(tmp_path / 'net', 'me/net', license='apache-2.0')
+    (tmp_path / 'net' / 'README.md').write_text('---\nlicense: apache-2.0\n---\nMine.\n')
+    with pytest.raises(InputError, match=r'says license apache-2\.0; these are the weights'):
+        prepare(tmp_path / 'net', 'me/net')
+
+
+def test_on_the_command_line(checkpoint, tmp_path, command):
+    result = json.loads(command('convert', checkpoint, '-o', tmp_path / 'out', '--dataset', 'cifar10', '--json').out)
+    assert result['architecture'] == 'cifar_resnet8' and result['sha256']
+    (tmp_path / 'file').touch()
+    done = command('convert', checkpoint, '-o', tmp_path / 'file' / 'net', expect=1)
+    assert 'run it again' in done.err and len(done.err.splitlines()) == 1
+    assert 'exists already' in command('convert', checkpoint, '-o', tmp_path / 'out', expect=2).err
+    assert (
+        'use one of native, akamaster, kuangliu'
+        in command('convert', checkpoint, '-o', 'x', '--to', 'none', expect=2).err
+    )

@@ -1,0 +1,280 @@
+"""Weights of ours from a finished run to those who use them: in the package, in a clone, on the Hub."""
+
+import csv
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from safetensors.torch import load_file
+
+from resnet_hub.checkpoints.folder import make_config, write_folder
+from resnet_hub.hub.package import prepare
+from resnet_hub.tables.datasets import DATASETS
+from resnet_hub.training.recipe import Recipe
+from resnet_hub.utils.files import digest, halve
+from tests.conftest import ROOT
+from tests.hub.fixtures import clients, hub, server, write_network  # noqa: F401
+
+SMALL, LARGE = 'wide_resnet16_2.cifar10', 'cifar_resnet8x4.cifar10'  # 1.4 and 2.4 MB, of architectures without weights
+
+
+class Clone(NamedTuple):
+    """A copy of this project in which two runs were published."""
+
+    root: Path
+    runs: dict[str, Path]
+    rows: dict[str, str]  #: what was printed for the catalog
+
+
+def write_run(folder: Path, architecture: str, seed: int) -> Path:
+    """What `resnet-hub train` leaves, of random weights."""
+    recipe = Recipe(model=architecture, seed=seed)
+    state, data = halve(load_file(write_network(folder, architecture, seed) / 'model.safetensors')), DATASETS['cifar10']
+    options = {'num_classes': 10, 'label_names': data.classes, 'recipe': asdict(recipe)}
+    write_folder(folder, state, make_config(architecture, mean=data.mean, std=data.std, **options))
+    (folder / 'recipe.toml').write_text(recipe.to_toml())
+    (folder / 'checkpoint.pt').write_bytes(b'not to be published')
+    return folder
+
+
+def run_in(root: Path, *arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
+    """Python, with the package of the clone `root`."""
+    environment = {**os.environ, 'PYTHONPATH': str(root), 'HF_HUB_OFFLINE': '1', **env}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope='module')
+def clone(tmp_path_factory, tiny_data):
+    folder = tmp_path_factory.mktemp('publish')
+    ignored = shutil.ignore_patterns('.*', 'runs', 'tests', 'build', '__pycache__', '*.egg-info')
+    root = shutil.copytree(ROOT, folder / 'clone', ignore=ignored)
+    runs = {name: write_run(folder / name, name.partition('.')[0], seed) for seed, name in enumerate((SMALL, LARGE), 3)}
+    done = run_in(root, root / 'scripts' / 'maintenance' / 'publish.py', *runs.values(), '--data', tiny_data[0])
+    assert done.returncode == 0, done.stderr
+    rows = dict(zip(runs, [line for line in done.stdout.splitlines() if line.startswith('    ')], strict=True))
+    return Clone(root, runs, rows)
+
+
+@pytest.fixture(scope='module')
+def with_rows(clone):
+    """The clone with the printed rows in its catalog."""
+    path = clone.root / 'resnet_hub' / 'weights' / 'catalog.py'
+    text = path.read_text(encoding='utf-8')
+    assert text.count('_OUR_ROWS = """\n') == 1
+    rows = ''.join(f'{row}\n' for row in clone.rows.values())
+    path.write_text(text.replace('_OUR_ROWS = """\n', f'_OUR_ROWS = """\n{rows}'), encoding='utf-8')
+    return clone
+
+
+def test_files_go_where_their_size_wants_them(clone):
+    package = clone.root / 'resnet_hub' / 'weights'
+    assert digest(package / f'{SMALL}.safetensors') == digest(clone.runs[SMALL] / 'model.safetensors')
+    assert not (clone.root / 'weights' / SMALL).exists() and not (package / f'{LARGE}.safetensors').exists()
+    for name, run in clone.runs.items():
+        assert (package / f'{name}.toml').read_bytes() == (run / 'recipe.toml').read_bytes()
+    folder = clone.root / 'weights' / LARGE
+    assert digest(folder / 'model.safetensors') == digest(clone.runs[LARGE] / 'model.safetensors')
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert files.keys() == {'model.safetensors', 'config.json', 'README.md', 'evaluation.json', 'recipe.toml'}
+    assert files == prepare(folder, f'org/{LARGE}', license='apache-2.0').files, 'what `resnet-hub upload` would send'
+    assert b'license: apache-2.0' in files['README.md']
+
+
+def test_every_evaluation_is_noted(clone):
+    with open(ROOT / 'resnet_hub' / 'weights' / 'evaluations.csv', newline='') as file:
+        before = list(csv.DictReader(file))
+    with open(clone.root / 'resnet_hub' / 'weights' / 'evaluations.csv', newline='') as file:
+        after = list(csv.DictReader(file))
+    assert after[: len(before)] == before and len(after) == len(before) + 2
+    for noted, (name, run) in zip(after[len(before) :], clone.runs.items(), strict=True):
+        assert noted['sha256'] == digest(run / 'model.safetensors') and noted['images'] == '64'
+        printed_name, top1, _, nll, seed, place, sha256 = clone.rows[name].split()
+        assert (printed_name, sha256) == (name, noted['sha256'])
+        assert (float(top1), float(nll)) == (round(float(noted['top1']), 2), float(noted['nll']))
+        assert int(seed) == Recipe.from_file(run / 'recipe.toml').seed
+        assert place == {SMALL: 'package', LARGE: 'clone'}[name]
+
+
+def test_a_further_seed_adds_its_figure_and_replaces_nothing(with_rows, tmp_path, tiny_data):
+    run = write_run(tmp_path / f'{SMALL}.seed9', SMALL.partition('.')[0], 9)
+    kept = with_rows.root / 'resnet_hub' / 'weights' / f'{SMALL}.safetensors'
+    before = digest(kept)
+    done = run_in(
+        with_rows.root, with_rows.root / 'scripts' / 'maintenance' / 'publish.py', run, '--data', tiny_data[0]
+    )
+    assert done.returncode == 0, done.stderr
+    assert digest(kept) == before != digest(run / 'model.safetensors')
+    with open(with_rows.root / 'resnet_hub' / 'weights' / 'evaluations.csv', newline='') as file:
+        *_, noted = csv.DictReader(file)
+    assert noted['sha256'] == digest(run / 'model.safetensors')
+    assert done.stdout.splitlines()[-1] == f'{with_rows.rows[SMALL]} {float(noted["top1"]):.2f}'
+    code = f'''
+import sys
+from resnet_hub.tables import weights as catalog
+catalog._OUR_ROWS = "{with_rows.rows[SMALL]} 50.00 70.00"
+row = catalog._ours()["{SMALL}"]
+row = row._replace(top1=60.0)
+sys.path.insert(0, "scripts/maintenance")
+from readme import figure
+print(row.further, figure(row), figure(row._replace(further=())))
+'''
+    assert run_in(with_rows.root, '-c', code).stdout == '(50.0, 70.0) 60.00 (60.00 ± 10.00) 60.00\n'
+
+
+def test_a_run_that_kept_images_aside_is_refused(tmp_path, monkeypatch, capsys):
+    run = write_run(tmp_path / 'run', 'cifar_resnet8', 0)
+    (run / 'recipe.toml').write_text(Recipe(model='cifar_resnet8', holdout=5000).to_toml())
+    monkeypatch.setattr(sys, 'argv', ['publish.py', str(run)])
+    with pytest.raises(SystemExit, match='2'):
+        runpy.run_path(str(ROOT / 'scripts' / 'maintenance' / 'publish.py'), run_name='__main__')
+    error = capsys.readouterr().err
+    assert 'kept 5000 training images aside' in error and len(error.splitlines()) == 1
+    assert not (run / 'evaluation.json').exists()
+
+
+# ------------------------------------------------------------------------------------------------------------ in a clone
+
+USE = """
+import json, sys
+import timm, torch
+from safetensors.torch import load_file
+from resnet_hub.cli import main
+
+names = json.loads(sys.argv[1])
+for name, run in names.items():
+    architecture, _, tag = name.partition('.')
+    assert name in timm.list_pretrained() and timm.is_model_pretrained(architecture)
+    state = load_file(f'{run}/model.safetensors')
+    for model in (timm.create_model(name, pretrained=True), timm.create_model(architecture, pretrained=True)):
+        assert all(torch.equal(tensor, state[key].to(tensor.dtype)) for key, tensor in model.state_dict().items())
+        assert model.pretrained_cfg['tag'] == tag and model.pretrained_cfg['label_names'][3] == 'cat'
+sys.exit(main(['list', '--pretrained', '--verify', '--json']))
+"""
+
+
+def test_they_load_from_the_clone(with_rows, tmp_path):
+    names = json.dumps({name: str(run) for name, run in with_rows.runs.items()})
+    cache = tmp_path / 'cache'
+    done = run_in(with_rows.root, '-c', USE, names, RESNET_HUB_CACHE=str(cache))
+    assert done.returncode == 0, done.stderr
+    rows = {row['weights']: row for row in json.loads(done.stdout)}
+    for name in (SMALL, LARGE):
+        assert (rows[name]['file'], rows[name]['publisher']) == ('verified', 'resnet-hub')
+        assert f'{rows[name]["top1"]:.2f}' == with_rows.rows[name].split()[1]
+    assert rows['cifar_resnet56.osmr_cifar10']['file'] == 'not here' and not cache.exists()
+
+
+# ------------------------------------------------------------------------------------------------------------ on the Hub
+
+#: in a process that has registered the models already
+ROW = """
+import os
+import timm, torch
+from timm.models import _registry
+from resnet_hub import registry
+from resnet_hub.tables import weights as catalog
+from resnet_hub.weights.fetch import find
+
+name, digest, os.environ['RESNET_HUB_CACHE'] = {name!r}, {digest!r}, {cache!r}
+catalog._OUR_ROWS += f'{{name}} 90.0 99.0 0.5 3 clone {{digest}}'
+catalog.WEIGHTS.update(catalog._ours())
+assert catalog.tags('cifar_resnet8x4') == ['cifar10'] and not catalog.weights_folder(name).exists()
+_registry._model_entrypoints.pop('cifar_resnet8x4')
+registry.register()
+result = 0
+"""
+
+
+@pytest.fixture
+def on_hub(hub, clients, tmp_path):  # noqa: F811
+    """Runs code where the catalog has a row for weights of ours that are on the Hub alone."""
+    run = write_run(tmp_path / 'run', 'cifar_resnet8x4', 3)
+    hub.plant(f'org/{LARGE}', {file: (run / file).read_bytes() for file in ('model.safetensors', 'config.json')})
+    row = ROW.format(name=LARGE, digest=digest(run / 'model.safetensors'), cache=str(tmp_path / 'ours'))
+
+    def execute(code: str, **how):
+        hub.requests.clear()
+        return clients.run(row + code, **how)
+
+    execute.file, execute.cache = run / 'model.safetensors', tmp_path / 'ours'
+    return execute
+
+
+def test_the_hub_has_what_no_clone_has(on_hub, hub):  # noqa: F811
+    """Fetched once through the client, compared, kept as it came, and found there from then on."""
+    code = """
+model = timm.create_model('cifar_resnet8x4', pretrained=True, num_classes={classes}{more})
+assert model.pretrained_cfg['tag'] == 'cifar10' and model.pretrained_cfg['mean'][0] == 0.4914
+assert torch.equal(model.conv1.weight, timm.create_model('local-dir:{folder}', pretrained=True).conv1.weight)
+"""
+    folder = on_hub.file.parent
+    assert on_hub('assert main(["list", "cifar_resnet8x4", "--pretrained", "--verify"]) == 0').out.endswith(
+        'not here\n'
+    )
+    assert not hub.requests
+    done = on_hub(code.format(classes=10, more='', folder=folder))
+    assert done.code == 0, done.err
+    assert [line.partition('?')[0].rpartition('/')[2] for line in hub.requests].count('model.safetensors') <= 2
+    (kept,) = on_hub.cache.iterdir()
+    assert kept.name == f'{LARGE}-{digest(on_hub.file)[:8]}.safetensors' and digest(kept) == digest(on_hub.file)
+    done = on_hub(code.format(classes=7, more='', folder=folder), offline=True)
+    assert done.code == 0 and not hub.requests, done.err
+    other = folder.parent / 'another cache'
+    done = on_hub(code.format(classes=10, more=f', cache_dir={str(other)!r}', folder=folder))
+    assert done.code == 0 and hub.requests and [path.name for path in other.iterdir()] == [kept.name]
+    verify = 'result = main(["list", "cifar_resnet8x4", "--pretrained", "--verify"])'
+    assert on_hub(verify).out.endswith(' verified\n')
+    kept.write_bytes(b'something else')
+    done = on_hub(verify)
+    assert done.code == 1 and f'{kept} has sha256' in done.err
+
+
+@pytest.mark.parametrize('damage', ['cut', 503])
+def test_a_failure_that_passes_is_waited_out(damage, on_hub, hub):  # noqa: F811
+    hub.fail(damage, 'GET /cdn/')
+    done = on_hub('timm.create_model(name, pretrained=True)')
+    assert done.code == 0 and not hub.faults[0].times, done.err
+    (kept,) = on_hub.cache.iterdir()
+    assert digest(kept) == digest(on_hub.file)
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        ('wrong', rf'hf-hub:org/{LARGE} has sha256 [0-9a-f]{{64}}, not '),
+        (503, rf'nor to be had from the Hub \(hf-hub:org/{LARGE}: the Hub is out of order'),
+        ('no repository', f'neither in {ROOT}/weights/{LARGE} nor .*: no such repository.* train --recipe {LARGE} -o '),
+        ('offline', 'nor to be had .*HF_HUB_OFFLINE is set.* set RESNET_HUB_OWNER'),
+    ],
+)
+def test_what_cannot_be_had_is_said_in_one_line(damage, message, on_hub, hub):  # noqa: F811
+    """Where it was looked for, and what to do; nothing is kept, and the next try succeeds."""
+    if damage == 'no repository':
+        (hub.folder / 'repositories' / 'org' / f'{LARGE}.json').unlink()
+    elif damage != 'offline':
+        hub.fail(damage, 'GET /cdn/', times=10)
+    done = on_hub("result = main(['evaluate', name, '--data', '.'])", offline=damage == 'offline')
+    assert done.code == 1 and re.search(message, done.err) and len(done.err.splitlines()) == 1, done.err
+    assert not on_hub.cache.exists() or not list(on_hub.cache.iterdir())
+    if damage != 'no repository':
+        hub.faults.clear()
+        assert on_hub('timm.create_model(name, pretrained=True)').code == 0
+
+
+def test_the_owner_is_that_of_the_environment(run_python):
+    code = f"""
+from resnet_hub.tables import weights as catalog
+catalog._OUR_ROWS = '{LARGE} 90.0 99.0 0.5 3 clone 00'
+print(catalog._ours()['{LARGE}'].repo_id)
+"""
+    assert run_python(code, RESNET_HUB_OWNER='somebody').stdout == f'somebody/{LARGE}\n'
+    assert run_python(code, RESNET_HUB_OWNER='').stdout == f'org/{LARGE}\n'

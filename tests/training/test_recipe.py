@@ -1,0 +1,47 @@
+"""Recipe files."""
+
+import pytest
+import timm
+
+from resnet_hub import InputError, Recipe
+from resnet_hub.tables.weights import recipe_file
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('epochs = "ten"', "epochs must be a int, not 'ten'"),
+        ('epoch = 3', "unknown field 'epoch'; a recipe has model, dataset, epochs"),
+        ('epochs = 0', 'epochs must be at least 1'),
+        ('distillation = 1.5', 'distillation must be from 0 to 1'),
+        ('warmup_epochs = 40', 'warmup_epochs must be from 0 to below epochs'),
+        ('epochs = = 3', 'is not TOML'),
+    ],
+)
+def test_bad_recipes(tmp_path, text, message):
+    (tmp_path / 'recipe.toml').write_text(text)
+    with pytest.raises(InputError, match=message):
+        Recipe.from_file(tmp_path / 'recipe.toml')
+
+
+def test_a_recipe_survives_its_file(tmp_path):
+    recipe = Recipe(model='preact_resnet20', lr=0.05, flip='none', cutout=8)
+    (tmp_path / 'recipe.toml').write_text(recipe.to_toml())
+    assert Recipe.from_file(tmp_path / 'recipe.toml') == recipe
+    assert Recipe.from_file(tmp_path / 'recipe.toml', lr=1.0).lr == 1.0
+
+
+def test_sizes_by_epoch():
+    recipe = Recipe(epochs=5, image_sizes='16:2 24:1')
+    assert [recipe.image_size(epoch) for epoch in range(5)] == [16, 16, 24, None, None]
+    for text in ('4:2', '16', '16:0', '16:2,24:1', '16x2'):
+        with pytest.raises(InputError, match="image_sizes must be as '16:8 24:4'"):
+            Recipe(image_sizes=text)
+
+
+def test_recipes_that_come_with_the_package():
+    """Each is of what its name says, trains on all images, and is written out in full."""
+    for path in recipe_file('any').parent.glob('*.toml'):
+        recipe = Recipe.from_file(path)
+        assert f'{recipe.model}.{recipe.dataset}' == path.stem and not recipe.holdout
+        assert timm.is_model(recipe.model) and path.read_text() == recipe.to_toml()

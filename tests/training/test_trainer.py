@@ -1,0 +1,369 @@
+"""Training on a small real problem: colours told apart."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from resnet_hub import InputError, Recipe, ResnetHubError, evaluate, train
+from resnet_hub.checkpoints.folder import make_config, write_folder
+from resnet_hub.data.images import load_images, normalise
+from resnet_hub.tables.datasets import DATASETS
+from resnet_hub.training.objective import Objective, Teacher
+from resnet_hub.training.trainer import Trainer
+from tests.conftest import ROOT, write_parquet
+
+RECIPE = Recipe(model='cifar_resnet8', epochs=4, batch_size=32, warmup_epochs=1, lr=0.05, holdout=64, ema_decay=0.9)
+
+
+@pytest.fixture(scope='module')
+def finished(tiny_data, tmp_path_factory):
+    return train(RECIPE, tmp_path_factory.mktemp('runs') / 'whole', tiny_data[0], device='cpu')
+
+
+def history(folder):
+    lines = [line.split(',') for line in (folder / 'history.csv').read_text().splitlines()]
+    return [dict(zip(lines[0], map(float, line), strict=True)) for line in lines[1:]]
+
+
+def test_it_learns(finished):
+    rows = history(finished)
+    assert [row['epoch'] for row in rows] == [1, 2, 3, 4]
+    assert rows[-1]['train_loss'] < rows[0]['train_loss'] / 2 and rows[-1]['holdout_top1'] > 90
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero(finished):
+    rates = [row['lr'] for row in history(finished)]
+    assert (
+        0.8 * RECIPE.lr < rates[0] <= RECIPE.lr and rates == sorted(rates, reverse=True) and rates[-1] < RECIPE.lr / 50
+    )
+
+
+def test_the_curves_are_a_picture(finished):
+    with Image.open(finished / 'curves.png') as picture:
+        assert picture.format == 'PNG' and picture.width > 400
+
+
+def test_the_folder_is_a_model_for_timm(finished, tiny_data):
+    """The published weights are the averaged ones of the last epoch, in half precision where that is safe."""
+    state = torch.load(finished / 'checkpoint.pt', weights_only=True)
+    weights = load_file(finished / 'model.safetensors')
+    for key, tensor in state['ema'].items():
+        assert torch.equal(weights[key].to(tensor.dtype), tensor.half().float() if tensor.ndim > 1 else tensor), key
+    model = timm.create_model(f'local-dir:{finished}', pretrained=True)
+    assert model.pretrained_cfg['label_names'] == list(DATASETS['cifar10'].classes)
+    images = load_images('cifar10', 'train', tiny_data[0])[slice(-64, None)]
+    cfg = model.pretrained_cfg
+    assert evaluate(model, images, cfg['mean'], cfg['std']).top1 == pytest.approx(
+        history(finished)[-1]['holdout_top1'], abs=2
+    )
+
+
+def test_config_says_what_transformers_reads_at_the_root(finished):
+    config = json.loads((finished / 'config.json').read_text())
+    assert config['num_classes'] == 10 and config['dtype'] == 'float32' and len(config['label_names']) == 10
+    assert 'num_classes' not in config.get('model_args', {}) and config['recipe']['lr'] == RECIPE.lr
+
+
+def test_killed_and_resumed_is_the_unbroken_run(finished, tiny_data, tmp_path):
+    """SIGKILL somewhere after the first epoch, then --resume: weights, optimiser and history bit for bit."""
+    (tmp_path / 'recipe.toml').write_text(RECIPE.to_toml())
+    folder = tmp_path / 'broken'
+    command = [sys.executable, '-m', 'resnet_hub', 'train', '-o', folder, '--data', tiny_data[0], '--device', 'cpu']
+    environment = {**os.environ, 'OMP_NUM_THREADS': str(torch.get_num_threads())}
+    process = subprocess.Popen(
+        [*command, '--recipe', tmp_path / 'recipe.toml'], env=environment, stderr=subprocess.DEVNULL
+    )
+    while not (folder / 'checkpoint.pt').exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / 'model.safetensors').exists(), 'it was too fast to be broken'
+    (folder / '.history.csv.0a1b2c3d').touch()  # as if killed while it wrote
+    (folder / 'history.csv').unlink(missing_ok=True)
+    subprocess.run([*command, '--resume'], env=environment, check=True, capture_output=True)
+    for name in ('history.csv', 'model.safetensors', 'config.json', 'recipe.toml'):
+        assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
+    whole, broken = (torch.load(run / 'checkpoint.pt', weights_only=True) for run in (finished, folder))
+    for key in ('model', 'optimizer'):
+        torch.testing.assert_close(broken[key], whole[key], rtol=0, atol=0)
+    assert not [path for path in folder.iterdir() if path.name.startswith('.')], 'temporary files left'
+
+
+def test_a_run_is_neither_overwritten_nor_invented(finished, tiny_data, tmp_path):
+    with pytest.raises(InputError, match='holds a run already: --resume goes on'):
+        train(RECIPE, finished, tiny_data[0])
+    with pytest.raises(InputError, match=r'nothing to resume: .*checkpoint\.pt does not exist'):
+        train(RECIPE, tmp_path, tiny_data[0], resume=True)
+    with pytest.raises(InputError, match=r'was trained with another lr, seed'):
+        train(replace(RECIPE, lr=1.0, seed=7), finished, tiny_data[0], resume=True)
+    bf16 = torch.load(finished / 'checkpoint.pt', weights_only=True)['bf16']
+    with pytest.raises(InputError, match=f'was trained with --{"" if bf16 else "no-"}bf16: resume with that option'):
+        train(RECIPE, finished, tiny_data[0], resume=True, bf16=not bf16)
+
+
+def test_a_loss_that_is_not_finite_stops(tiny_data, tmp_path):
+    with pytest.raises(ResnetHubError, match=r'the loss of epoch 1 is nan: lower --lr'):
+        train(replace(RECIPE, lr=1e30, warmup_epochs=0), tmp_path, tiny_data[0], bf16=False)
+    assert not (tmp_path / 'model.safetensors').exists()
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'model': 'resnet18'}, "unknown architecture 'resnet18'"),
+        ({'holdout': 320}, 'holdout must be below 320'),
+        ({'batch_size': 300}, 'batch_size must be at most 256'),
+        ({'opt': 'gradient_ascent'}, "unknown optimiser 'gradient_ascent'"),
+        ({'dataset': 'mnist'}, "unknown data set 'mnist'"),
+        ({'padding': 'mirror'}, "padding must be 'reflect' or 'zeros'"),
+        ({'flip': 'always'}, "flip must be one of 'random', 'alternating', 'none'"),
+        ({'teacher': 'cifar_resnet9'}, "unknown model 'cifar_resnet9'"),
+    ],
+)
+def test_unusable_recipes(change, message, tiny_data, tmp_path):
+    with pytest.raises(InputError, match=message):
+        train(replace(RECIPE, **change), tmp_path / 'run', tiny_data[0])
+    assert not (tmp_path / 'run').exists()
+
+
+def test_bf16_and_cutout_and_smoothing_train_too(tiny_data, tmp_path):
+    recipe = replace(
+        RECIPE, epochs=3, cutout=8, label_smoothing=0.1, drop_path_rate=0.1, padding='zeros', opt='adamw', lr=0.01
+    )
+    assert history(train(recipe, tmp_path, tiny_data[0], bf16=True))[-1]['holdout_top1'] > 50
+
+
+@pytest.mark.parametrize('bf16', [True, False])
+def test_bf16_is_computed_only_where_it_is_wanted(bf16, tiny_data):
+    """Muon's too, which timm computes in bf16: slow where the hardware has none."""
+
+    class Dtypes(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            seen.update(t.dtype for t in tree_leaves(out) if isinstance(t, torch.Tensor))
+            return out
+
+    seen = set()
+    trainer = Trainer(replace(RECIPE, opt='nmuon'), load_images('cifar10', 'train', tiny_data[0]), bf16=bf16)
+    with Dtypes():
+        trainer.train_epoch()
+    assert (torch.bfloat16 in seen) is bf16
+
+
+def epoch_of(trainer):
+    """What the loss was given at each step of an epoch: logits, targets, images."""
+    given, objective = [], trainer.objective
+    trainer.objective = lambda *args: given.append(args) or objective(*args)
+    trainer.train_epoch()
+    return given
+
+
+def test_mixed_images_have_mixed_targets(tiny_data):
+    recipe = replace(RECIPE, mixup=0.4, cutmix=1.0)
+    targets = torch.cat([y for _, y, _ in epoch_of(Trainer(recipe, tiny_data[1]))])
+    assert targets.shape[1] == 10 and torch.allclose(targets.sum(1), torch.ones(len(targets)))
+    assert (targets.amax(1) < 0.95).any()
+
+
+@pytest.mark.parametrize('side', [0, 8])
+def test_a_square_is_cut_out_of_every_image(side, tiny_data):
+    recipe = replace(RECIPE, crop=0, cutout=side)
+    for _, _, x in epoch_of(Trainer(recipe, tiny_data[1])):
+        gone = (x == 0).all(1).flatten(1).sum(1)
+        assert (gone <= side**2).all() and ((gone >= side**2 // 4).all() if side else not gone.any())
+
+
+@pytest.mark.parametrize('largest', [0.0, 0.1])
+def test_gradients_are_clipped(largest, tiny_data):
+    trainer, norms = Trainer(replace(RECIPE, clip_grad=largest), tiny_data[1], bf16=False), []
+
+    def note(optimizer, *_):
+        gradients = [p.grad for group in optimizer.param_groups for p in group['params']]
+        norms.append(torch.stack([g.norm() for g in gradients]).norm().item())
+
+    trainer.optimizer.register_step_pre_hook(note)
+    trainer.train_epoch()
+    assert max(norms) == pytest.approx(0.1, rel=1e-4) if largest else max(norms) > 0.2
+
+
+def test_the_fields_of_a_recipe_reach_the_network_and_its_optimiser(tiny_data):
+    recipe = replace(RECIPE, drop_path_rate=0.3, weight_decay=0.02, ema_decay=0.75)
+    trainer = Trainer(recipe, tiny_data[1])
+    rates = [module.drop_prob for module in trainer.model.modules() if hasattr(module, 'drop_prob')]
+    assert max(rates) == pytest.approx(0.3)
+    decays = {group['weight_decay']: {p.ndim for p in group['params']} for group in trainer.optimizer.param_groups}
+    assert decays == {0.02: {2, 4}, 0.0: {1}}
+    before = trainer.averaged.conv1.weight.clone()
+    with torch.no_grad():
+        trainer.model.conv1.weight.add_(1)
+    trainer.ema.update(trainer.model, 1000)
+    torch.testing.assert_close(trainer.averaged.conv1.weight, before + 0.25)
+
+
+def test_images_kept_aside_are_never_trained_on(tiny_data, tmp_path, monkeypatch):
+    """And no test split need be there."""
+    labels = tiny_data[1].labels.clone()
+    labels[-64:] = 9
+    write_parquet(tmp_path / 'data' / 'train-0.parquet', tiny_data[1].pixels, labels)
+    seen = set()
+
+    class Spy(Objective):
+        def __call__(self, logits, targets, x):
+            seen.update(targets.tolist())
+            return super().__call__(logits, targets, x)
+
+    monkeypatch.setattr('resnet_hub.training.trainer.Objective', Spy)
+    train(replace(RECIPE, epochs=2, holdout=64), tmp_path / 'run', tmp_path / 'data', device='cpu')
+    assert seen == {0, 1, 2, 3}
+
+
+def test_every_field_trains(tiny_data, tmp_path):
+    """Growing images, mixed images, clipping and a teacher, in one short run that still learns."""
+    teacher = train(replace(RECIPE, holdout=0), tmp_path / 'teacher', tiny_data[0], device='cpu')
+    recipe = replace(
+        RECIPE,
+        epochs=6,
+        image_sizes='16:2 24:1',
+        flip='alternating',
+        mixup=0.2,
+        cutmix=1.0,
+        clip_grad=1.0,
+        teacher=f'local-dir:{teacher}',
+        temperature=2.0,
+    )
+    assert history(train(recipe, tmp_path / 'student', tiny_data[0]))[-1]['holdout_top1'] > 50
+
+
+def test_the_loss_with_a_teacher_is_that_of_the_paper():
+    """Hinton et al. 2015: (1 - a) H(y, p) + a T² KL(p_teacher^T || p^T), written out in numpy."""
+    recipe = Recipe(teacher='cifar_resnet20', distillation=0.7, temperature=3.0)
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 5, 10, generator=generator)
+    labels = torch.tensor([1, 0, 9, 3, 3])
+
+    def softmax(logits):
+        exponents = np.exp(logits - logits.max(1, keepdims=True))
+        return exponents / exponents.sum(1, keepdims=True)
+
+    q, p = softmax(teacher.numpy() / 3), softmax(student.numpy() / 3)
+    soft = 9 * (q * (np.log(q) - np.log(p))).sum(1).mean()
+    hard = -np.log(softmax(student.numpy())[np.arange(5), labels]).mean()
+    loss = Objective(recipe, lambda x: teacher)(student, labels, torch.empty(0))
+    assert loss.item() == pytest.approx(0.3 * hard + 0.7 * soft, rel=1e-5)
+
+
+def test_labels_are_smoothed():
+    """Szegedy et al. 2016, §7: (1 - e) of the target on the class, e spread over all."""
+    logits, labels = torch.randn(5, 10, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 0, 9, 3, 3])
+    targets = 0.2 / 10 + 0.8 * np.eye(10)[labels]
+    expected = -(targets * np.log(np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(1, keepdims=True))).sum(1).mean()
+    loss = Objective(Recipe(label_smoothing=0.2), None)(logits, labels, torch.empty(0))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_teacher_sees_images_in_its_own_normalisation(tiny_data, tmp_path):
+    ours, theirs = DATASETS['cifar10'], {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
+    model = timm.create_model('cifar_resnet8', zero_init_last=False).eval()
+    labels = {'num_classes': 10, 'label_names': ours.classes}
+    folder = write_folder(tmp_path / 'net', model.state_dict(), make_config('cifar_resnet8', **theirs, **labels))
+    pixels = tiny_data[1].pixels[:8]
+    with torch.no_grad():
+        expected = model(normalise(pixels, **theirs))
+    teacher = Teacher(f'local-dir:{folder}', torch.device('cpu'), ours)
+    torch.testing.assert_close(teacher(normalise(pixels, ours.mean, ours.std)), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(InputError, match='knows 10 classes, not 100'):
+        Teacher(f'local-dir:{folder}', torch.device('cpu'), DATASETS['cifar100'])
+    with pytest.raises(InputError, match='knows airplane, automobile, bird …, not 0, 1, 2'):
+        Teacher(f'local-dir:{folder}', torch.device('cpu'), DATASETS['svhn'])
+
+
+def test_a_teacher_sees_whole_images_where_the_student_sees_small_ones(tiny_data):
+    sizes = []
+
+    def teacher(x):
+        sizes.append(tuple(x.shape[2:]))
+        return torch.zeros(len(x), 10)
+
+    recipe = replace(RECIPE, image_sizes='16:2', teacher='cifar_resnet8')
+    trainer = Trainer(recipe, tiny_data[1], teacher)
+    trainer.model.conv1.register_forward_pre_hook(lambda module, args: sizes.append(tuple(args[0].shape[2:])))
+    trainer.train_epoch()
+    assert sizes[:2] == [(16, 16), (32, 32)]
+
+
+TRAIN_WITH_FIXED_NORMS = """
+import sys
+from pathlib import Path
+import torch
+from torch import nn
+from resnet_hub import Recipe
+from resnet_hub.data.images import load_images
+from resnet_hub.utils.distributed import is_first, process_group
+from resnet_hub.training.trainer import Trainer
+
+data, target = sys.argv[1:]
+recipe = Recipe(model='cifar_resnet8', epochs=2, batch_size=32, warmup_epochs=0, lr=0.01, cutout=8, clip_grad=0.5)
+
+
+def train():
+    trainer = Trainer(recipe, load_images('cifar10', 'train', data), bf16=False)
+    for module in trainer.model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval().train = lambda mode, module=module: module
+    trainer.itself = trainer  # as torch.compile does it: only the collector frees what refers to itself
+    loss = trainer.train_epoch()
+    if is_first():
+        torch.save({'loss': loss, 'model': trainer.model.state_dict()}, target)
+
+
+with process_group('cpu'):
+    train()
+names = [Path(task, 'comm').read_text() for task in Path('/proc/self/task').glob('*')]
+assert not [name for name in names if 'gloo' in name], names  # they could abort the process at its end
+"""
+
+
+def torchrun(processes, *arguments):
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+    return subprocess.run([*command, *map(str, arguments)], env=environment, capture_output=True, text=True)
+
+
+def test_two_processes_compute_the_gradients_of_one(tiny_data, tmp_path):
+    """The same batches, shared: with the norms' statistics fixed, the same weights after an epoch."""
+    script, results = tmp_path / 'script.py', []
+    script.write_text(TRAIN_WITH_FIXED_NORMS)
+    for processes in (1, 2):
+        done = torchrun(processes, script, tiny_data[0], tmp_path / 'weights.pt')
+        assert done.returncode == 0, done.stderr
+        results.append(torch.load(tmp_path / 'weights.pt', weights_only=True))
+    one, two = results
+    assert two['loss'] == pytest.approx(one['loss'], rel=1e-5)
+    torch.testing.assert_close(two['model'], one['model'], rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_of_two_processes_is_resumed(tiny_data, tmp_path):
+    command = ['-m', 'resnet_hub', 'train', '-o', tmp_path / 'run', '--data', tiny_data[0], '--device', 'cpu']
+    (tmp_path / 'recipe.toml').write_text(replace(RECIPE, epochs=2).to_toml())
+    done = torchrun(2, *command, '--recipe', tmp_path / 'recipe.toml')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('local-dir:') == 1 and len(history(tmp_path / 'run')) == 2
+    (tmp_path / 'run' / 'model.safetensors').unlink()
+    done = torchrun(2, *command, '--resume')
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'run' / 'model.safetensors').exists()
+    done = torchrun(2, *command[:-1], 'cpu', '--batch-size', '33', '-o', tmp_path / 'odd')
+    assert done.returncode and 'batch_size must be a multiple of 2, the number of processes' in done.stderr

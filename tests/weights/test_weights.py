@@ -1,0 +1,282 @@
+"""The table of weights, our own files, and the way of others' from their address into the cache."""
+
+import csv
+import functools
+import hashlib
+import http.client
+import http.server
+import json
+import struct
+import threading
+import urllib.request
+import zipfile
+from io import BytesIO
+
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from resnet_hub.checkpoints.recognise import recognise
+from resnet_hub.data.images import load_images
+from resnet_hub.hub.package import prepare
+from resnet_hub.inference.evaluate import evaluate
+from resnet_hub.models import PreActResNet, network_class
+from resnet_hub.tables import weights as catalog
+from resnet_hub.tables.architectures import ARCHITECTURES
+from resnet_hub.tables.datasets import DATASETS
+from resnet_hub.tables.weights import OWNER, RESNET_HUB, WEIGHTS, Weights, recipe_file, tags
+from resnet_hub.training.recipe import Recipe
+from resnet_hub.utils.errors import ResnetHubError
+from resnet_hub.weights.fetch import cached_file, check_digest, fetch, find
+from tests.conftest import ROOT, needed
+
+OURS = [name for name, row in WEIGHTS.items() if row.publisher is RESNET_HUB]
+OTHERS = [name for name in WEIGHTS if name not in OURS]
+#: no row is below; a figure that is a share, an error or of another data set would be
+LOWEST = {'cifar10': 89, 'cifar100': 59, 'svhn': 96}
+
+
+@pytest.mark.parametrize('name', WEIGHTS)
+def test_every_row(name):
+    row, (architecture, _, tag) = WEIGHTS[name], name.partition('.')
+    algorithm, _, digest = row.digest.partition(':')
+    assert architecture in ARCHITECTURES and row.dataset in DATASETS
+    assert tag == (row.dataset if name in OURS else f'{row.publisher.name}_{row.dataset}')
+    assert (algorithm, len(digest)) in {('sha256', 64), ('sha256', 8), ('sha1', 40)} and int(digest, 16) >= 0
+    assert LOWEST[row.dataset] < row.top1 < 100
+    assert all(0 < value < 1 for triple in row.normalisation for value in triple)
+    assert row.publisher.license and row.publisher.copyright
+    if name in OURS:
+        assert len(digest) == 64 and row.top5 and row.nll and row.seed is not None
+        assert row.url in (None, f'hf-hub:{OWNER}/{name}')
+    else:
+        assert row.url.startswith(f'{row.publisher.page}/')
+
+
+@pytest.mark.parametrize('architecture', dict.fromkeys(name.partition('.')[0] for name in WEIGHTS))
+def test_the_default_is_an_ordinary_net_for_cifar10(architecture):
+    """So that create_model(name) is one network, with weights or without."""
+    row = WEIGHTS[f'{architecture}.{tags(architecture)[0]}']
+    assert row.dataset == 'cifar10' and not row.model_args
+    assert row.publisher.name == 'resnet-hub' or not any(f'{architecture}.{tag}' in OURS for tag in tags(architecture))
+
+
+def test_ours_are_the_default_but_not_of_another_data_set(monkeypatch):
+    row = Weights(dataset='cifar100', digest='sha256:00', top1=80.0)
+    monkeypatch.setitem(WEIGHTS, 'cifar_resnet272.cifar100', row)
+    assert tags('cifar_resnet272')[0] == 'osmr_cifar10'
+    rows = {'cifar_resnet272.cifar100': row, 'cifar_resnet272.cifar10': row._replace(dataset='cifar10'), **WEIGHTS}
+    monkeypatch.setattr(catalog, 'WEIGHTS', rows)
+    assert tags('cifar_resnet272') == ['cifar10', 'osmr_cifar10', 'cifar100', 'osmr_cifar100', 'osmr_svhn']
+
+
+def test_osmrs_addresses_and_digests_are_those_that_pytorchcv_has():
+    from pytorchcv.models.common.model_store import get_model_name_suffix_data
+
+    families = {'cifar': 'resnet', 'preact': 'preresnet', 'wide': 'wrn'}
+    names = [name for name in OTHERS if '.osmr_' in name]
+    assert len(names) > 40
+    for name in names:
+        row, (architecture, _, tag) = WEIGHTS[name], name.partition('.')
+        family, number = architecture.split('_resnet')
+        bottleneck = 'bn' if ARCHITECTURES[architecture].block == 'bottleneck' and number != '1001' else ''
+        theirs = f'{families[family]}{number}{bottleneck}_{tag.removeprefix("osmr_")}'
+        error, sha1, release = get_model_name_suffix_data(theirs)
+        assert row.digest == f'sha1:{sha1}' and row.top1 == pytest.approx(100 - int(error) / 100)
+        assert row.url.endswith(f'/releases/download/{release}/{theirs}-{error}-{sha1[:8]}.pth.zip')
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_our_file_is_the_one_that_was_measured(name):
+    """Its digest is the row's; half precision but for norms; no metadata but the format; in the package if small.
+
+    Larger ones are whole folders beside it, as `resnet-hub upload` would send them.
+    """
+    path = find(name)
+    check_digest(name, WEIGHTS[name], path)
+    assert path.stat().st_size < 600e3 or ARCHITECTURES[name.partition('.')[0]].params > 290_000
+    assert (path.stat().st_size <= 2e6) == (WEIGHTS[name].url is None)
+    if WEIGHTS[name].url:
+        assert path.parent == ROOT / 'weights' / name
+        files = {path.name: path.read_bytes() for path in path.parent.iterdir()}
+        assert files == prepare(path.parent, f'{OWNER}/{name}').files
+        assert files['recipe.toml'] == recipe_file(name).read_bytes()
+    with open(path, 'rb') as file:
+        header = json.loads(file.read(struct.unpack('<Q', file.read(8))[0]))
+    assert header['__metadata__'] == {'format': 'pt'}
+    with safe_open(path, 'pt') as weights:
+        for key in weights.keys():  # noqa: SIM118
+            tensor = weights.get_tensor(key)
+            assert tensor.isfinite().all()
+            wanted = torch.float16 if tensor.ndim > 1 else torch.int64 if 'num_batches' in key else torch.float32
+            assert tensor.dtype == wanted
+    recipe = Recipe.from_file(recipe_file(name))
+    assert recipe.holdout == 0 and recipe.seed == WEIGHTS[name].seed
+    assert f'{recipe.model}.{recipe.dataset}' == name
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_their_statistics_testify_to_what_they_are(name):
+    """Trained networks are recognised from their tensors; a projection of V2 reads what it was trained to read."""
+    cls, architecture = network_class(name.partition('.')[0]), ARCHITECTURES[name.partition('.')[0]]
+    found = recognise(load_file(find(name)))
+    assert (found.network.cls, found.network.layers) == (cls, architecture.layers)
+    said = ' '.join(found.assumptions)
+    assert ('projections read the activated input, as the norms' in said) == (cls is PreActResNet), said
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_our_figures_are_those_of_the_log(name):
+    """One of the evaluations on test images that are noted there, of this very file; those of further seeds likewise."""
+    row = WEIGHTS[name]
+    with open(recipe_file(name).with_name('evaluations.csv'), newline='', encoding='utf-8') as file:
+        log = list(csv.DictReader(file))
+    noted = [line for line in log if f'sha256:{line["sha256"]}' == row.digest]
+    figures = [(float(line['top1']), float(line['top5']), float(line['nll'])) for line in noted]
+    assert (row.top1, row.top5, row.nll) in figures
+    assert {(line['dataset'], line['split'], line['images']) for line in noted} == {(row.dataset, 'test', '10000')}
+    of_seeds = [line['top1'] for line in log if f'/{name}.seed' in line['model']]
+    assert [round(float(top1), 2) for top1 in of_seeds] == [*row.further]
+
+
+@functools.cache
+def images_of(dataset, folder):
+    return load_images(dataset, 'test', folder)
+
+
+def assert_near(metrics, top1):
+    """Of some of the images: within four standard errors of what it is on all of them, in %."""
+    assert abs(metrics.top1 - top1) < 4 * (top1 * (100 - top1) / metrics.images) ** 0.5
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_our_figures_are_reproduced(name, data_root):
+    """Exactly, of the most used one; the others roughly, on 500 images."""
+    row, count = WEIGHTS[name], 10_000 if name == 'cifar_resnet20.cifar10' else 500
+    model = timm.create_model(name, pretrained=True)
+    metrics = evaluate(model, images_of(row.dataset, needed(data_root / row.dataset))[:count], *row.normalisation)
+    if count == 10_000:
+        assert (metrics.top1, metrics.top5, metrics.images) == (row.top1, row.top5, count)
+        assert metrics.nll == pytest.approx(row.nll, abs=2e-4)
+    assert_near(metrics, row.top1)
+
+
+# ------------------------------------------------------------------------------------ others', over HTTP on loopback
+
+
+class GitHub(dict):
+    """Addresses to bytes, answered by a server on loopback in the place of github.com."""
+
+    def __init__(self):
+        self.requests: list[str] = []
+        self.cut_off: set[str] = set()  #: addresses whose answer ends halfway
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                url = f'https://github.com{self.path}'
+                outer.requests.append(url)
+                body = outer.get(url)
+                self.send_response(404 if body is None else 200)
+                self.send_header('Content-Length', str(len(body or b'') * (2 if url in outer.cut_off else 1)))
+                self.end_headers()
+                self.wfile.write(body or b'')
+
+            def log_message(self, *_):
+                pass
+
+        class ToLoopback(urllib.request.HTTPSHandler):
+            def https_open(self, request):
+                request.host = f'127.0.0.1:{outer.server.server_port}'
+                return self.do_open(http.client.HTTPConnection, request)
+
+        self.server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+        self.opener = urllib.request.build_opener(ToLoopback)
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv('RESNET_HUB_CACHE', str(tmp_path / 'cache'))
+    return tmp_path / 'cache'
+
+
+@pytest.fixture
+def github(cache):
+    hub = GitHub()
+    threading.Thread(target=hub.server.serve_forever, daemon=True).start()
+    urllib.request.install_opener(hub.opener)
+    yield hub
+    urllib.request.install_opener(None)
+    hub.server.shutdown()
+    hub.server.server_close()
+
+
+REAL = {
+    'cifar_resnet20.chenyaofo_cifar10': 'cifar10_resnet20-4118986f.pt',
+    'cifar_resnet32.akamaster_cifar10': 'resnet32-d509ac18.th',
+    'cifar_resnet44.akamaster_cifar10': 'resnet44-014dd654.th',
+}
+
+
+@pytest.mark.parametrize(('name', 'file'), REAL.items(), ids=REAL)
+def test_real_files_from_their_addresses(name, file, github, cache, data_root, published):
+    """Downloaded once, converted, cached, loaded; and they recognise what their publishers say they do."""
+    github[WEIGHTS[name].url] = (published / file).read_bytes()
+    model = timm.create_model(name, pretrained=True)
+    assert github.requests == [WEIGHTS[name].url]
+    assert [path.name for path in cache.iterdir()] == [cached_file(name).name]
+    timm.create_model(name, pretrained=True, num_classes=7)
+    assert len(github.requests) == 1, 'downloaded again'
+    cfg = model.pretrained_cfg
+    metrics = evaluate(model, images_of('cifar10', data_root / 'cifar10')[:500], cfg['mean'], cfg['std'])
+    assert_near(metrics, WEIGHTS[name].top1)
+
+
+@pytest.mark.parametrize('damage', ['flipped', 'cut', 'cut off', 'missing', 'another'])
+def test_damaged_files_leave_the_cache_empty(damage, github, cache, published):
+    name = 'cifar_resnet20.chenyaofo_cifar10'
+    url, data = WEIGHTS[name].url, (published / REAL[name]).read_bytes()
+    flipped = bytearray(data)
+    flipped[len(data) // 2] ^= 1
+    other = (published / 'mhaq_resnet20.th').read_bytes()
+    if damage != 'missing':
+        github[url] = {'flipped': bytes(flipped), 'cut': data[:-1000], 'cut off': data[:-1000], 'another': other}[
+            damage
+        ]
+    if damage == 'cut off':
+        github.cut_off.add(url)
+    with pytest.raises(ResnetHubError, match=r'not 4118986f|cannot be fetched') as caught:
+        timm.create_model(name, pretrained=True)
+    assert '\n' not in str(caught.value) and url in str(caught.value)
+    assert not cache.exists() or not list(cache.iterdir())
+    github[url] = data
+    github.cut_off.clear()
+    assert fetch(name).is_file(), 'and the next try succeeds'
+
+
+def test_the_inner_file_of_a_zip(github, monkeypatch, published):
+    """osmr's releases are zips of one file, whose SHA-1 is the row's; a real file stands in for his."""
+    name = 'cifar_resnet20.osmr_cifar10'
+    data = (published / 'cifar10_resnet20-4118986f.pt').read_bytes()
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, 'w') as archive:
+        archive.writestr('resnet20.pth', data)
+    github[WEIGHTS[name].url] = buffer.getvalue()
+    with pytest.raises(ResnetHubError, match=r'has sha1 \w+, not 9b0024ac'):
+        fetch(name)
+    monkeypatch.setitem(WEIGHTS, name, WEIGHTS[name]._replace(digest=f'sha1:{hashlib.sha1(data).hexdigest()}'))
+    assert fetch(name).is_file()
+
+
+def test_a_users_own_file_goes_past_the_row(github, tmp_path):
+    """No request is made; the tag still says which network it is (option A)."""
+    from safetensors.torch import save_file
+
+    name = 'cifar_resnet20.akamaster_cifar10'
+    mine = timm.create_model(name)
+    save_file(mine.state_dict(), tmp_path / 'mine.safetensors')
+    overlay = {'file': str(tmp_path / 'mine.safetensors')}
+    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
+    assert not github.requests and torch.equal(model.conv1.weight, mine.conv1.weight)
