@@ -6,7 +6,6 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +20,7 @@ from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.tables.weights import WEIGHTS, Weights, tags, weights_file
 from resnet_hub.utils.distributed import choose_device
-from resnet_hub.utils.errors import InputError, ResnetHubError
+from resnet_hub.utils.errors import InputError, ResnetHubError, did_you_mean
 
 _logger = logging.getLogger(__name__)
 _DEFAULT_DATASET = DATASETS['cifar10']
@@ -189,8 +188,7 @@ def _blame(name: str, error: Exception) -> Exception:
 def _did_you_mean(name: str) -> str:
     import timm
 
-    near = get_close_matches(name, {*WEIGHTS, *timm.list_models()}, n=4)
-    return f': did you mean {", ".join(near)}?' if near else '; resnet-hub list shows those there are'
+    return did_you_mean(name, {*WEIGHTS, *timm.list_models()}) or '; resnet-hub list shows all names'
 
 
 def hub_entrypoint(name: str) -> Callable[..., nn.Module]:

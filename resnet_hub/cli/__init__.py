@@ -1,38 +1,54 @@
-"""The command line: a module a command. What a command needs is imported when it runs."""
+"""The command line: one module per command. A command imports what it needs when it runs."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from resnet_hub.cli import convert, download, evaluate, list, predict, train, upload
 from resnet_hub.utils.errors import ResnetHubError
 
+TRACEBACK = 'RESNET_HUB_TRACEBACK'  #: environment variable that shows the traceback of every error
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 done, 1 a failure on the way, 2 unusable input or options."""
+    """Run a command.
+
+    Returns:
+        The exit code: 0 done, 1 failed on the way, 2 unusable input or options, 130 interrupted.
+    """
     args = _parser().parse_args(argv)
     try:
         return args.run(args) or 0
     except ResnetHubError as error:
-        print(f'resnet-hub {args.command}: {error}', file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:  # the reader of our output has left: head, less
+        return _fail(args.command, str(error), error.exit_code)
+    except BrokenPipeError:  # the reader of the output has left, as head and less do
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:  # a disk that is full, a folder that is not ours to write to
-        print(f'resnet-hub {args.command}: {error}; see to that and run it again', file=sys.stderr)
-        return 1
+        return 0
+    except OSError as error:  # a full disk, a folder without write permission
+        return _fail(args.command, f'{error}; remove the cause and run the command again', 1)
     except KeyboardInterrupt:
-        return 130
+        return _fail(args.command, 'interrupted', 130)
+
+
+def _fail(command: str, message: str, exit_code: int) -> int:
+    if os.environ.get(TRACEBACK, '0') != '0':
+        traceback.print_exc()
+    print(f'resnet-hub {command}: {message}', file=sys.stderr)
+    return exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
     from resnet_hub import __version__
 
-    parser = argparse.ArgumentParser('resnet-hub', description='CIFAR-style ResNets for timm and torch.hub.')
+    parser = argparse.ArgumentParser(
+        'resnet-hub',
+        description='CIFAR-style ResNets for timm and torch.hub: list, run, measure, train, convert and share them.',
+        epilog=f'{TRACEBACK}=1 in the environment shows the traceback of every error.',
+    )
     parser.add_argument('--version', action='version', version=f'resnet-hub {__version__}')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for command in (list, predict, evaluate, train, convert, upload, download):

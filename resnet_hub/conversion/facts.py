@@ -12,9 +12,8 @@ from typing import NamedTuple
 from resnet_hub.checkpoints.folder import CONFIG_FILE
 from resnet_hub.checkpoints.network import Network
 from resnet_hub.checkpoints.recognise import Recognised
-from resnet_hub.data.images import find_dataset
 from resnet_hub.tables.architectures import ARCHITECTURES
-from resnet_hub.tables.datasets import DATASETS, Dataset
+from resnet_hub.tables.datasets import DATASETS, Dataset, find_dataset
 from resnet_hub.tables.weights import WEIGHTS
 from resnet_hub.utils.errors import InputError
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from resnet_hub.tables.datasets import DATASETS, Dataset, Triple
+from resnet_hub.tables.datasets import Dataset, Triple, find_dataset
 from resnet_hub.utils.distributed import rank, world_size
 from resnet_hub.utils.errors import InputError, MissingExtraError
 
@@ -33,17 +33,6 @@ class Images:
 
     def to(self, device: torch.device | str) -> Images:
         return Images(self.pixels.to(device), self.labels.to(device))
-
-
-def find_dataset(name: str) -> Dataset:
-    """The row of a data set.
-
-    Raises:
-        InputError: there is none of that name.
-    """
-    if name not in DATASETS:
-        raise InputError(f'unknown data set {name!r}: use one of {", ".join(DATASETS)}')
-    return DATASETS[name]
 
 
 def load_images(name: str, split: str, folder: str | Path | None = None) -> Images:

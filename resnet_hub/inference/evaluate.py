@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet_hub.data.images import Images, find_dataset, normalise
-from resnet_hub.tables.datasets import DATASETS, Triple
+from resnet_hub.data.images import Images, normalise
+from resnet_hub.tables.datasets import DATASETS, Triple, find_dataset
 from resnet_hub.utils.distributed import all_sum, is_first, rank, world_size
 from resnet_hub.utils.errors import InputError, ResnetHubError
 from resnet_hub.utils.files import encode, halve

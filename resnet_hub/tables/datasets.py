@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from resnet_hub.utils.errors import InputError, did_you_mean
+
 Triple = tuple[float, float, float]
 
 
@@ -60,3 +62,14 @@ DATASETS = {
         std=(0.2673, 0.2564, 0.2762),
     ),
 }
+
+
+def find_dataset(name: str) -> Dataset:
+    """The row of a data set.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in DATASETS:
+        raise InputError(f'unknown data set {name!r}: use one of {", ".join(DATASETS)}{did_you_mean(name, DATASETS)}')
+    return DATASETS[name]

@@ -25,10 +25,11 @@ from resnet_hub.checkpoints.folder import (
     make_config,
     write_folder,
 )
-from resnet_hub.data.images import Augmentation, Images, find_dataset, load_images, resize, training_batches
+from resnet_hub.data.images import Augmentation, Images, load_images, resize, training_batches
 from resnet_hub.inference.evaluate import evaluate
 from resnet_hub.inference.optimize import check_compiler
 from resnet_hub.tables.architectures import ARCHITECTURES
+from resnet_hub.tables.datasets import find_dataset
 from resnet_hub.training.objective import Objective, Teacher
 from resnet_hub.training.recipe import Recipe
 from resnet_hub.utils.distributed import all_sum, choose_device, copy_from_first, first_goes_first, is_first, world_size
