@@ -2,7 +2,7 @@
 
 Measures each on the test images, notes that in resnet_hub/weights/evaluations.csv, puts the files where their size wants
 them, in the package or in a folder under weights/ that `resnet-hub upload` takes, and prints the rows for
-resnet_hub/weights/catalog.py. Of further seeds of a published recipe only the figure is added to its row: the first
+resnet_hub/tables/weights.py. Of further seeds of a published recipe only the figure is added to its row: the first
 seed's weights stay the ones that are published, whichever are the best.
 """
 

@@ -19,6 +19,7 @@ from matplotlib.ticker import EngFormatter
 from matplotlib.transforms import Bbox
 from measuring import count_flops
 
+from resnet_hub.models import network_class
 from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.weights import RESNET_HUB, WEIGHTS
 
@@ -37,8 +38,8 @@ TICKS = (50, 60, 65, 70, 75, 80, 82, 84, 86, 88, 90, 92, 94, 95, 96, 97, 98)
 @functools.cache
 def multiply_adds(architecture: str) -> int:
     """Of one 32×32 image, by PyTorch's counter, which counts each as two operations."""
-    cls, row = ARCHITECTURES[architecture]
-    model = cls(**row.model_args(), device='meta').eval()
+    row = ARCHITECTURES[architecture]
+    model = network_class(architecture)(**row.model_args(), device='meta').eval()
     return count_flops(model, torch.empty(1, 3, 32, 32, device='meta')) // 2
 
 

@@ -37,7 +37,8 @@ import json, os, resource, sys, tempfile, time
 import huggingface_hub, timm, torch
 from huggingface_hub import constants
 from resnet_hub import cli
-from resnet_hub.hub import client, download, upload
+from resnet_hub.hub import download, upload
+from resnet_hub.utils import hub_client as client
 
 torch.set_num_threads(1)
 pause, client.TIMEOUT = time.sleep, 1.0

@@ -1,6 +1,6 @@
 """A Hub on the loopback interface: enough of its protocol for huggingface_hub, timm and transformers, in one file.
 
-    python -m tests.hub_server --folder hub/
+    python -m tests.hub.server --folder hub/
 
 starts one and prints the variables that send the commands to it. It keeps everything in the folder, checks what the
 Hub checks, and can be told to fail (`Hub.fail`). Not a model of the Hub's speed, limits, Xet storage or web pages.

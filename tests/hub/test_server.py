@@ -171,7 +171,7 @@ for i, commit in list(enumerate({commits!r})) * 2 + [(2, 'main')]:
 
 
 def test_it_starts_for_a_person(tmp_path):
-    command = [sys.executable, '-m', 'tests.hub_server', '--folder', str(tmp_path)]
+    command = [sys.executable, '-m', 'tests.hub.server', '--folder', str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) as process:
         try:
             first = process.stdout.readline()

@@ -29,7 +29,11 @@ def test_weights_are_inside_and_tests_are_outside(wheel):
     ours = [name for name, row in WEIGHTS.items() if row.url is None]
     assert {f'resnet_hub/weights/{name}.{suffix}' for name in ours for suffix in ('safetensors', 'toml')} <= {*names}
     assert 'resnet_hub/py.typed' in names
-    assert {name.split('/')[0] for name in names} <= {'resnet_hub', wheel.name.rsplit('-', 3)[0] + '.dist-info'}
+    assert {name.split('/')[0] for name in names} <= {
+        'resnet_hub',
+        'resnet_hub_autoload.py',
+        wheel.name.rsplit('-', 3)[0] + '.dist-info',
+    }
     assert wheel.stat().st_size < 16e6
 
 

@@ -67,7 +67,7 @@ def clone(tmp_path_factory, tiny_data):
 @pytest.fixture(scope='module')
 def with_rows(clone):
     """The clone with the printed rows in its catalog."""
-    path = clone.root / 'resnet_hub' / 'weights' / 'catalog.py'
+    path = clone.root / 'resnet_hub' / 'tables' / 'weights.py'
     text = path.read_text(encoding='utf-8')
     assert text.count('_OUR_ROWS = """\n') == 1
     rows = ''.join(f'{row}\n' for row in clone.rows.values())
