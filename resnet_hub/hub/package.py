@@ -204,7 +204,7 @@ def _check_logits(folder: Path) -> None:
     except ResnetHubError as error:
         raise InputError(f'{error}: config.json and model.safetensors must be of one network') from None
     images = torch.rand(2, *model.pretrained_cfg['input_size'], generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
+    with torch.no_grad():
         logits = model(images)
     if not bool(logits.isfinite().all()):
         raise InputError(f'{folder} computes NaN or infinity: these weights are broken, train or convert them again')

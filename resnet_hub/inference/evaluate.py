@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resnet_hub.data.images import Images, normalise
+from resnet_hub.inference.mode import evaluation_mode
 from resnet_hub.tables.datasets import DATASETS, Triple, find_dataset
 from resnet_hub.utils.distributed import all_sum, is_first, rank, world_size
 from resnet_hub.utils.errors import InputError, ResnetHubError
@@ -86,7 +87,6 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, bins: int = 
     return float(gaps.abs().sum()) / len(confidence)
 
 
-@torch.inference_mode()
 def evaluate(
     model: nn.Module,
     images: Images,
@@ -99,9 +99,9 @@ def evaluate(
 ) -> Metrics:
     """Measure a classifier.
 
-    The model is put into evaluation mode and channels_last order; images are moved to its device. Where
-    torch.distributed is initialised its processes share the batches: all of them must call this, with the same model
-    and images, and all get the result, which is that of one process.
+    The model runs in evaluation mode and is left as it was; images are moved to its device. Where torch.distributed
+    is initialised its processes share the batches: all of them must call this, with the same model and images, and
+    all get the result, which is that of one process.
 
     Args:
         model: a network from float32 (B, 3, H, W) to logits (B, C).
@@ -120,7 +120,6 @@ def evaluate(
 
     if not len(images):
         raise InputError('there are no images to evaluate on')
-    model = model.eval().to(memory_format=torch.channels_last)
     device = next(model.parameters()).device
 
     def forward(part: slice) -> tuple[Tensor, float]:
@@ -133,7 +132,7 @@ def evaluate(
 
     parts = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)][rank() :: world_size()]
     passes = []
-    with ieee_convolutions():
+    with evaluation_mode(model), ieee_convolutions():
         classes = forward(slice(1))[0].shape[1]  # all processes know it, also one without a batch
         _check_labels(images.labels, classes)
         logits = torch.zeros(len(images), classes, device=device)
@@ -155,7 +154,8 @@ def _inputs(
         return normalise(pixels.to(device), mean, std)
     from PIL import Image
 
-    return torch.stack([transform(Image.fromarray(image)) for image in pixels.cpu().numpy()]).to(device)
+    images = torch.stack([transform(Image.fromarray(image)) for image in pixels.cpu().numpy()])
+    return images.to(device, memory_format=torch.channels_last)
 
 
 def _check_labels(labels: Tensor, classes: int) -> None:

@@ -14,6 +14,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
 
+from resnet_hub.inference.mode import evaluation_mode
 from resnet_hub.inference.optimize import InferenceModel, optimize
 from resnet_hub.utils.errors import InputError
 
@@ -131,7 +132,7 @@ def predict(
     optimised first, see `optimize`.
 
     Args:
-        model: a classifier with a timm `pretrained_cfg`, or what `optimize` made of one; put into evaluation mode.
+        model: a classifier with a timm `pretrained_cfg`, or what `optimize` made of one. It runs in evaluation mode and is left as it was.
         paths: image files; `find_images` lists those of folders.
         topk: classes to answer, at most.
         batch_size: images classified at a time, while those of the next batch are decoded.
@@ -148,7 +149,6 @@ def predict(
     if channels != 3:
         raise InputError(f'the model takes images of {channels} channels, these have 3')
     transform = make_transform(model, normalize=False)
-    model = model.eval()
     if len(paths) > batch_size and not isinstance(model, InferenceModel):
         with suppress(InputError):  # a network that torch.fx cannot trace is used as it is
             model = optimize(model)
@@ -157,8 +157,8 @@ def predict(
         good = [image for _, image in batch if isinstance(image, Tensor)]
         answers: Iterator[list[tuple[str, float]]] = iter(())
         if good:
-            with torch.inference_mode():
-                x = normalise_like(model, torch.stack(good).to(weight.device))
+            x = normalise_like(model, torch.stack(good).to(weight.device, memory_format=torch.channels_last))
+            with evaluation_mode(model):
                 logits = model(x.to(weight.dtype)).float()
             if label_names and len(label_names) != logits.shape[1]:
                 raise InputError(f'{len(label_names)} label_names for a model of {logits.shape[1]} classes')
