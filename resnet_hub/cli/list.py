@@ -1,4 +1,4 @@
-"""`resnet-hub list`: the architectures and the weights."""
+"""`resnet-hub list`: the architectures and the pretrained weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from resnet_hub.cli.command import add_command
 from resnet_hub.cli.output import print_json, print_rows
-from resnet_hub.utils.errors import InputError
+from resnet_hub.utils.errors import InputError, did_you_mean
 
 
 def add(commands: Any) -> None:
@@ -16,55 +16,80 @@ def add(commands: Any) -> None:
         'list',
         _run,
         'show the architectures, or the pretrained weights',
-        ['list', "list 'preact*'", 'list --pretrained', 'list --verify'],
+        ['list', 'list preact', "list 'cifar_resnet?'", 'list --pretrained cifar100', 'list --verify'],
     )
-    command.add_argument('filter', nargs='?', default='*', help='a shell pattern of names')
-    command.add_argument('--pretrained', action='store_true', help='the weights, with their accuracy')
+    command.add_argument('filter', nargs='?', default='', help='part of a name, or a shell pattern of whole names')
+    command.add_argument('--pretrained', action='store_true', help='show the weights and their accuracy')
     command.add_argument(
-        '--verify', action='store_true', help='the weights, and whether the files of ours have their digests'
+        '--verify', action='store_true', help='show the weights, and check the files on this machine by their digests'
     )
-    command.add_argument('--json', action='store_true', help='for programs')
+    command.add_argument('--json', action='store_true', help='print JSON, for programs')
 
 
 def _run(args: argparse.Namespace) -> None:
-    from fnmatch import fnmatch
-
     from resnet_hub.tables.architectures import ARCHITECTURES
     from resnet_hub.tables.weights import WEIGHTS, tags
 
     pretrained = args.pretrained or args.verify
-    rows: list[dict[str, Any]] = []
-    for name, row in ARCHITECTURES.items():
-        if not pretrained and fnmatch(name, args.filter):
-            shape = {
-                'block': row.block,
-                'layers': ' '.join(map(str, row.layers)),
-                'widths': ' '.join(map(str, row.widths)),
-            }
-            rows.append(
-                {'architecture': name, **shape, 'parameters': row.params, 'weights': ' '.join(tags(name)) or '-'}
-            )
-        for weights in (f'{name}.{tag}' for tag in tags(name)):
-            if pretrained and (fnmatch(weights, args.filter) or fnmatch(name, args.filter)):
-                w = WEIGHTS[weights]
-                figures = {'parameters': row.params, 'top1': w.top1, 'top5': w.top5, 'nll': w.nll}
-                origin = {'license': w.publisher.license, 'publisher': w.publisher.name}
-                verified = {'file': _verify(weights)} if args.verify else {}
-                rows.append({'weights': weights, 'dataset': w.dataset, **figures, **origin, **verified})
-    if not rows:
-        what, all = ('no weights are', ' --pretrained') if pretrained else ('nothing is', '')
-        raise InputError(f'{what} called {args.filter!r}; resnet-hub list{all} shows all there is')
-    (print_json if args.json else print_rows)(rows)
+    names = [f'{name}.{tag}' for name in ARCHITECTURES for tag in tags(name)] if pretrained else [*ARCHITECTURES]
+    shown = [name for name in names if _matches(name, args.filter)]
+    if not shown:
+        what, option = ('weights match', ' --pretrained') if pretrained else ('architecture matches', '')
+        known = any(_matches(name, args.filter) for name in ARCHITECTURES)  # has no weights: no other name is meant
+        hint = (not known and did_you_mean(args.filter, names)) or f'; resnet-hub list{option} shows all names'
+        raise InputError(f'no {what} {args.filter!r}{hint}')
+    rows = [_weights_row(WEIGHTS[name], args.verify) if pretrained else _architecture_row(name) for name in shown]
+    if args.json:
+        print_json(rows)
+    else:
+        print_rows([{key: _text(value) for key, value in row.items()} for row in rows])
 
 
-def _verify(name: str) -> str:
-    from resnet_hub.tables.weights import WEIGHTS
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a shell pattern fits the whole name, or the architecture in it; a text without wildcards, a part."""
+    from fnmatch import fnmatch
+
+    if any(sign in pattern for sign in '*?['):
+        return fnmatch(name, pattern) or fnmatch(name.partition('.')[0], pattern)
+    return pattern.lower() in name
+
+
+def _architecture_row(name: str) -> dict[str, Any]:
+    from resnet_hub.tables.architectures import ARCHITECTURES
+    from resnet_hub.tables.weights import tags
+
+    row = ARCHITECTURES[name]
+    shape = {'block': row.block, 'layers': list(row.layers), 'widths': list(row.widths)}
+    return {'architecture': name, **shape, 'parameters': row.params, 'weights': tags(name)}
+
+
+def _weights_row(row: Any, verify: bool) -> dict[str, Any]:
+    from resnet_hub.tables.architectures import ARCHITECTURES
+
+    figures = {figure: getattr(row, figure) for figure in ('top1', 'top5', 'nll', 'ece', 'auroc')}
+    return {
+        'weights': row.name,
+        'dataset': row.dataset,
+        'parameters': ARCHITECTURES[row.architecture].params,
+        **figures,
+        'license': row.publisher.license,
+        'publisher': row.publisher.name,
+        **({'file': _verify(row)} if verify else {}),
+    }
+
+
+def _verify(row: Any) -> str:
     from resnet_hub.weights.fetch import check_digest, find
 
-    row, path = WEIGHTS[name], find(name)
+    path = find(row.name)
     if row.url and not path.is_file():
         return 'not here'
     if row.url and not row.repo_id:
         return 'verified when it came'  # what is here was converted
-    check_digest(name, row, path)
+    check_digest(row.name, row, path)
     return 'verified'
+
+
+def _text(value: Any) -> Any:
+    """A list as text for a table's cell."""
+    return (' '.join(map(str, value)) or '-') if isinstance(value, list) else value

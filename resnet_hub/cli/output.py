@@ -15,6 +15,7 @@ _FORMATS = {
     'top5': '.2f',
     'accuracy': '.2f',
     'ece': '.2f',
+    'auroc': '.2f',
     'nll': '.4f',
     'images_per_second': ',.0f',
 }

@@ -1,4 +1,4 @@
-"""The table of data sets: classes, normalisation, and where the images are."""
+"""The table of data sets: their classes, their normalisation, and where their images are."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ Triple = tuple[float, float, float]
 class Dataset(NamedTuple):
     """A row: labelled 32×32 RGB images."""
 
+    title: str
     repo: str  #: data set repository on the Hub
-    folder: str  #: in it, of the files {split}-*.parquet
+    folder: str  #: folder in it that holds the files {split}-*.parquet
     image: str  #: column of the images
     label: str  #: column of the labels, 0 … len(classes) - 1
     classes: tuple[str, ...]
-    mean: Triple  #: of the training pixels, scaled to 0 … 1
+    mean: Triple  #: mean of the training pixels, scaled to 0 … 1
     std: Triple
+    unknown: str  #: the data set whose test images are the unknown ones when out-of-distribution scores are measured
 
 
 DATASETS = {
     'cifar10': Dataset(
+        title='CIFAR-10',
         repo='uoft-cs/cifar10',
         folder='plain_text',
         image='img',
@@ -30,17 +33,10 @@ DATASETS = {
         classes=tuple('airplane automobile bird cat deer dog frog horse ship truck'.split()),
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
-    ),
-    'svhn': Dataset(
-        repo='ufldl-stanford/svhn',
-        folder='cropped_digits',
-        image='image',
-        label='label',
-        classes=tuple('0123456789'),
-        mean=(0.4377, 0.4438, 0.4728),
-        std=(0.1980, 0.2010, 0.1970),
+        unknown='cifar100',
     ),
     'cifar100': Dataset(
+        title='CIFAR-100',
         repo='uoft-cs/cifar100',
         folder='cifar100',
         image='img',
@@ -60,15 +56,27 @@ DATASETS = {
         ),
         mean=(0.5071, 0.4866, 0.4409),
         std=(0.2673, 0.2564, 0.2762),
+        unknown='cifar10',
+    ),
+    'svhn': Dataset(
+        title='SVHN',
+        repo='ufldl-stanford/svhn',
+        folder='cropped_digits',
+        image='image',
+        label='label',
+        classes=tuple('0123456789'),
+        mean=(0.4377, 0.4438, 0.4728),
+        std=(0.1980, 0.2010, 0.1970),
+        unknown='cifar10',
     ),
 }
 
 
 def find_dataset(name: str) -> Dataset:
-    """The row of a data set.
+    """Return the row of a data set.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: no data set has that name.
     """
     if name not in DATASETS:
         raise InputError(f'unknown data set {name!r}: use one of {", ".join(DATASETS)}{did_you_mean(name, DATASETS)}')

@@ -1,9 +1,10 @@
-"""Make weights of ours out of finished runs: python scripts/maintenance/publish.py runs/resnet20 --data cifar10/
+"""Publish finished runs of `resnet-hub train`: python scripts/maintenance/publish.py runs/resnet20 --data cifar10/
 
-Measures each on the test images, notes that in resnet_hub/weights/evaluations.csv, puts the files where their size wants
-them, in the package or in a folder under weights/ that `resnet-hub upload` takes, and prints the rows for
-resnet_hub/tables/weights.py. Of further seeds of a published recipe only the figure is added to its row: the first
-seed's weights stay the ones that are published, whichever are the best.
+Measure each run on the test images, copy its files to their place, and write its row into resnet_hub/tables/weights.csv.
+Files of up to 2 MB come with the package; larger ones get a folder under weights/ that `resnet-hub upload` takes.
+
+A run of a published recipe with another seed only adds its top-1 to the row: the weights of the first seed stay the
+published ones, whichever seed is the best. Afterwards run scripts/maintenance/readme.py.
 """
 
 from __future__ import annotations
@@ -15,12 +16,23 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # of this clone, whatever is installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this clone's package, whatever is installed
 from resnet_hub import cli
 from resnet_hub.checkpoints.folder import CONFIG_FILE, EVALUATION_FILE, RECIPE_FILE, WEIGHTS_FILE
 from resnet_hub.hub.package import prepare
-from resnet_hub.tables.weights import _OUR_ROWS, OWNER, RESNET_HUB, recipe_file, weights_file, weights_folder
+from resnet_hub.tables.weights import (
+    OWNER,
+    RESNET_HUB,
+    TABLE,
+    Weights,
+    read_table,
+    recipe_file,
+    weights_file,
+    weights_folder,
+    write_table,
+)
 from resnet_hub.training.recipe import Recipe
 from resnet_hub.utils.errors import InputError, ResnetHubError
 from resnet_hub.utils.files import replacing
@@ -28,52 +40,79 @@ from resnet_hub.utils.files import replacing
 LARGEST = 2_000_000  #: bytes of weights that come with the package
 
 
-def publish(run: Path, data: str | None) -> str:
-    """Measure, and install the files unless the run is a further seed; the row of the catalog."""
+def publish(run: Path, data: str | None, tag: str | None) -> Weights:
+    """Measure a run, install its files unless it is a further seed, and return its row, which is in the table then."""
     recipe = Recipe.from_file(run / RECIPE_FILE)
     if recipe.holdout:
         raise InputError(f'{run} kept {recipe.holdout} training images aside: train it again with --holdout 0')
-    name = f'{recipe.model}.{recipe.dataset}'
-    log = recipe_file(name).with_name('evaluations.csv')
+    name = f'{recipe.model}.{tag or default_tag(recipe)}'
+    rows = read_table()
+    result = measure(run, data)
+    if name in rows and is_further_seed(recipe, Recipe.from_file(recipe_file(name))):
+        row = rows[name]._replace(further_top1=(*rows[name].further_top1, result['top1']))
+    else:
+        row = install(run, name, recipe, result)
+    write_table(TABLE, {**rows, name: row}.values())
+    return row
+
+
+def default_tag(recipe: Recipe) -> str:
+    """The data set, and how the network was trained where that changes what it is good for."""
+    if recipe.mixup or recipe.cutmix:
+        return f'{recipe.dataset}_mix'
+    return f'{recipe.dataset}_distilled' if recipe.teacher else recipe.dataset
+
+
+def is_further_seed(recipe: Recipe, published: Recipe) -> bool:
+    """Whether two recipes differ in the seed alone."""
+    return recipe.seed != published.seed and replace(published, seed=recipe.seed) == recipe
+
+
+def measure(run: Path, data: str | None) -> dict[str, Any]:
+    """Evaluate a run on all test images, and keep the figures beside its weights for the model card."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        options = ['--json', '--append', str(log), *(['--data', data] if data else [])]
+        options = ['--json', *(['--data', data] if data else [])]
         if code := cli.main(['evaluate', f'local-dir:{run}', *options]):
             sys.exit(code)
     (run / EVALUATION_FILE).write_text(printed.getvalue(), encoding='utf-8')
     (result,) = json.loads(printed.getvalue())
-    if row := published(name, recipe):
-        return f'{row} {result["top1"]:.2f}'
+    return dict(result)
+
+
+def install(run: Path, name: str, recipe: Recipe, result: dict[str, Any]) -> Weights:
+    """Copy a run's files to their place, and return the row."""
     files = prepare(run, f'{OWNER}/{name}', license=RESNET_HUB.license).files
     small = len(files[WEIGHTS_FILE]) <= LARGEST
-    folder = weights_folder(name)
-    targets = {weights_file(name): WEIGHTS_FILE} if small else {folder / file: file for file in files}
+    weights = weights_file(name) if small else weights_folder(name) / WEIGHTS_FILE
+    targets = {weights: WEIGHTS_FILE} if small else {weights.with_name(file): file for file in files}
     for path, file in {**targets, recipe_file(name): RECIPE_FILE}.items():
         with replacing(path) as temporary:
             temporary.write_bytes(files[file])
         print(path)
-    figures = f'{result["top1"]:.2f} {result["top5"]:.2f} {result["nll"]:.4f}'
-    digest = json.loads(files[CONFIG_FILE])['sha256']
-    return f'    {name} {figures} {recipe.seed} {"package" if small else "clone"} {digest}'
-
-
-def published(name: str, recipe: Recipe) -> str:
-    """The row of weights that were trained by the same recipe with another seed; '' if there are none."""
-    row = next((row for row in _OUR_ROWS.splitlines() if row.split()[:1] == [name]), '')
-    if not row:
-        return ''
-    first = Recipe.from_file(recipe_file(name))
-    return row if recipe.seed != first.seed and replace(first, seed=recipe.seed) == recipe else ''
+    return Weights(
+        name=name,
+        dataset=recipe.dataset,
+        publisher=RESNET_HUB,
+        digest=f'sha256:{json.loads(files[CONFIG_FILE])["sha256"]}',
+        file=weights.relative_to(TABLE.parents[2]).as_posix(),
+        seed=recipe.seed,
+        **{figure: result[figure] for figure in ('top1', 'top5', 'nll', 'ece')},
+    )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('runs', type=Path, nargs='+', metavar='DIR', help='of `resnet-hub train`')
+    parser.add_argument('runs', type=Path, nargs='+', metavar='DIR', help='folders that `resnet-hub train` wrote')
     parser.add_argument('--data', metavar='DIR', help='folder with test-*.parquet; default: from the Hub')
+    parser.add_argument(
+        '--tag',
+        help='tag of the weights; default: the data set, with _mix for mixup or cutmix, or _distilled for a teacher',
+    )
     args = parser.parse_args()
     try:
         for run in args.runs:
-            row = publish(run, args.data)
-            print(f'for _OUR_ROWS of the catalog, then python scripts/maintenance/readme.py:\n{row}', flush=True)
+            row = publish(run, args.data, args.tag)
+            print(f'{row.name}: top-1 {row.top1:.2f} %', flush=True)
     except ResnetHubError as error:
         print(f'publish.py: {error}', file=sys.stderr)
         return error.exit_code

@@ -13,12 +13,11 @@ from measuring import markdown
 from zoo import PICTURE, draw, multiply_adds, points, points_of
 
 from resnet_hub.tables.architectures import ARCHITECTURES
-from resnet_hub.tables.weights import RESNET_HUB, WEIGHTS, Weights, tags
+from resnet_hub.tables.datasets import DATASETS
+from resnet_hub.tables.weights import PUBLISHERS, RESNET_HUB, WEIGHTS, Weights, tags
 
 README = Path(__file__).resolve().parents[2] / 'README.md'
 RESULTS = Path(__file__).with_name('benchmark.json')  # of benchmark.py
-COLUMNS = {'cifar10': 'CIFAR-10', 'cifar100': 'CIFAR-100', 'svhn': 'SVHN'}
-PUBLISHERS = dict.fromkeys([RESNET_HUB, *(row.publisher for row in WEIGHTS.values())])
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -52,7 +51,7 @@ def weights() -> str:
     rows = []
     for name, architecture in ARCHITECTURES.items():
         facts = [f'`{name}`', short(architecture.params), short(multiply_adds(name))] if tags(name) else []
-        for publisher in PUBLISHERS:
+        for publisher in PUBLISHERS.values():
             found = {
                 row.dataset: row
                 for row in (WEIGHTS[f'{name}.{tag}'] for tag in tags(name))
@@ -60,21 +59,27 @@ def weights() -> str:
             }
             if found:
                 mark = '**' if publisher is RESNET_HUB else ''
-                figures = [figure(found[dataset], mark) if dataset in found else '' for dataset in COLUMNS]
+                figures = [figure(found[dataset], mark) if dataset in found else '' for dataset in DATASETS]
                 rows.append([*facts, f'{mark}{publisher.name}{mark}', *figures])
                 facts = ['', '', '']
-    return table(('architecture', 'parameters', 'multiply-adds', 'weights', *COLUMNS.values()), rows)
+    return table(
+        ('architecture', 'parameters', 'multiply-adds', 'weights', *(data.title for data in DATASETS.values())), rows
+    )
 
 
 def figure(row: Weights, mark: str = '') -> str:
     """Top-1 between marks, and mean ± standard deviation where there are several seeds."""
-    seeds = (row.top1, *row.further)
-    spread = f' ({statistics.mean(seeds):.2f} ± {statistics.stdev(seeds):.2f})' if row.further else ''
+    seeds = (row.top1, *row.further_top1)
+    spread = f' ({statistics.mean(seeds):.2f} ± {statistics.stdev(seeds):.2f})' if row.further_top1 else ''
     return f'{mark}{row.top1:.2f}{mark}{spread}'
 
 
 def publishers() -> str:
-    lines = [f'- [{p.name}]({p.page}), {p.license}: `<architecture>.{p.name}_<data set>`' for p in PUBLISHERS if p.page]
+    lines = [
+        f'- [{p.name}]({p.page}), {p.license}: `<architecture>.{p.name}_<data set>`'
+        for p in PUBLISHERS.values()
+        if p.page
+    ]
     return '\n'.join([f'- **{RESNET_HUB.name}**, {RESNET_HUB.license}: `<architecture>.<data set>`', *lines])
 
 

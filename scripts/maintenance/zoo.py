@@ -21,10 +21,11 @@ from measuring import count_flops
 
 from resnet_hub.models import network_class
 from resnet_hub.tables.architectures import ARCHITECTURES
+from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.tables.weights import RESNET_HUB, WEIGHTS
 
 PICTURE = Path(__file__).resolve().parents[2] / '.github' / 'zoo.svg'
-PANELS = {'cifar10': 'CIFAR-10', 'cifar100': 'CIFAR-100'}
+PANELS = {name: DATASETS[name].title for name in ('cifar10', 'cifar100')}
 #: publisher: mark, its area, colour
 MARKS = {
     'resnet-hub': ('*', 80, '#cf222e'),

@@ -12,7 +12,7 @@ from resnet_hub.tables.weights import WEIGHTS
 
 REFUSED = [
     ('predict gone.png', 2, 'gone.png: no such file'),
-    ('predict gone.png --model cifar_resnet2O', 2, "unknown model 'cifar_resnet2O': did you mean cifar_resnet"),
+    ('predict gone.png --model cifar_resnet2O', 2, "unknown model 'cifar_resnet2O'; did you mean cifar_resnet"),
     ('predict gone.png --model cifar_resnet20.cifar11', 2, 'did you mean cifar_resnet20.cifar10'),
     ('predict gone.png --model cifar_resnet101', 2, 'cifar_resnet101 has no pretrained weights'),
     ('predict gone.png --model local-dir:nowhere', 2, 'Config file not found: nowhere/config.json'),
@@ -23,8 +23,8 @@ REFUSED = [
     ('train -o run --data . --recipe nowhere.toml', 2, 'no recipe nowhere.toml'),
     ('train -o run --data . --resume', 2, 'recipe.toml'),
     ('train -o run --data .', 2, 'no train-*.parquet in .'),
-    ('list nothing*', 2, "nothing is called 'nothing*'"),
-    ('list cifar_resnet50 --pretrained', 2, "no weights are called 'cifar_resnet50'; resnet-hub list --pretrained"),
+    ('list nothing*', 2, "no architecture matches 'nothing*'"),
+    ('list cifar_resnet50 --pretrained', 2, "no weights match 'cifar_resnet50'; resnet-hub list --pretrained"),
     ('train -o run --data . --model resnet18', 2, "unknown architecture 'resnet18'"),
     ('train -o run --data . --recipe cifar_resnet20.cifar10 --epochs 30', 2, "'16:10 24:28' must leave an epoch of 30"),
     ('train -o run --data . --momentum 0', 2, 'the optimiser sgd refuses the recipe: Nesterov'),
@@ -47,6 +47,9 @@ def test_list_shows_every_architecture(command):
     assert {name: row['parameters'] for name, row in rows.items()} == {n: a.params for n, a in ARCHITECTURES.items()}
     for line in command('list', 'wide*').out.splitlines()[1:]:
         assert line.startswith('wide_resnet') and f'{rows[line.split()[0]]["parameters"]:,}' in line
+    assert rows['cifar_resnet8x4']['widths'] == [64, 128, 256] and rows['cifar_resnet8x4']['weights'] == []
+    assert command('list', 'preact').out == command('list', 'preact*').out
+    assert 'did you mean cifar_resnet20' in command('list', 'cifar_resnt20', expect=2).err
 
 
 def test_list_shows_and_verifies_the_weights(command):

@@ -1,6 +1,5 @@
 """Weights of ours from a finished run to those who use them: in the package, in a clone, on the Hub."""
 
-import csv
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from safetensors.torch import load_file
 from resnet_hub.checkpoints.folder import make_config, write_folder
 from resnet_hub.hub.package import prepare
 from resnet_hub.tables.datasets import DATASETS
+from resnet_hub.tables.weights import RESNET_HUB, WEIGHTS, Weights, read_table
 from resnet_hub.training.recipe import Recipe
 from resnet_hub.utils.files import digest, halve
 from tests.conftest import ROOT
@@ -31,7 +31,7 @@ class Clone(NamedTuple):
 
     root: Path
     runs: dict[str, Path]
-    rows: dict[str, str]  #: what was printed for the catalog
+    rows: dict[str, Weights]  #: of the clone's table of weights
 
 
 def write_run(folder: Path, architecture: str, seed: int) -> Path:
@@ -60,19 +60,11 @@ def clone(tmp_path_factory, tiny_data):
     runs = {name: write_run(folder / name, name.partition('.')[0], seed) for seed, name in enumerate((SMALL, LARGE), 3)}
     done = run_in(root, root / 'scripts' / 'maintenance' / 'publish.py', *runs.values(), '--data', tiny_data[0])
     assert done.returncode == 0, done.stderr
-    rows = dict(zip(runs, [line for line in done.stdout.splitlines() if line.startswith('    ')], strict=True))
-    return Clone(root, runs, rows)
+    return Clone(root, runs, read_table(table_of(root)))
 
 
-@pytest.fixture(scope='module')
-def with_rows(clone):
-    """The clone with the printed rows in its catalog."""
-    path = clone.root / 'resnet_hub' / 'tables' / 'weights.py'
-    text = path.read_text(encoding='utf-8')
-    assert text.count('_OUR_ROWS = """\n') == 1
-    rows = ''.join(f'{row}\n' for row in clone.rows.values())
-    path.write_text(text.replace('_OUR_ROWS = """\n', f'_OUR_ROWS = """\n{rows}'), encoding='utf-8')
-    return clone
+def table_of(root: Path) -> Path:
+    return root / 'resnet_hub' / 'tables' / 'weights.csv'
 
 
 def test_files_go_where_their_size_wants_them(clone):
@@ -89,45 +81,49 @@ def test_files_go_where_their_size_wants_them(clone):
     assert b'license: apache-2.0' in files['README.md']
 
 
-def test_every_evaluation_is_noted(clone):
-    with open(ROOT / 'resnet_hub' / 'weights' / 'evaluations.csv', newline='') as file:
-        before = list(csv.DictReader(file))
-    with open(clone.root / 'resnet_hub' / 'weights' / 'evaluations.csv', newline='') as file:
-        after = list(csv.DictReader(file))
-    assert after[: len(before)] == before and len(after) == len(before) + 2
-    for noted, (name, run) in zip(after[len(before) :], clone.runs.items(), strict=True):
-        assert noted['sha256'] == digest(run / 'model.safetensors') and noted['images'] == '64'
-        printed_name, top1, _, nll, seed, place, sha256 = clone.rows[name].split()
-        assert (printed_name, sha256) == (name, noted['sha256'])
-        assert (float(top1), float(nll)) == (round(float(noted['top1']), 2), float(noted['nll']))
-        assert int(seed) == Recipe.from_file(run / 'recipe.toml').seed
-        assert place == {SMALL: 'package', LARGE: 'clone'}[name]
+def test_their_rows_are_added_and_all_others_stay(clone):
+    assert next(iter(clone.rows.values())).name == next(iter(WEIGHTS)), 'in the order of the architectures'
+    assert {name: row for name, row in clone.rows.items() if name not in clone.runs} == WEIGHTS
+    for name, run in clone.runs.items():
+        (measured,) = json.loads((run / 'evaluation.json').read_text())
+        row = clone.rows[name]
+        assert (row.dataset, row.publisher, measured['images']) == ('cifar10', RESNET_HUB, 64)
+        assert row.digest == f'sha256:{digest(run / "model.safetensors")}'
+        assert row.seed == Recipe.from_file(run / 'recipe.toml').seed
+        figures = [round(measured[key], places) for key, places in (('top1', 2), ('top5', 2), ('nll', 4), ('ece', 2))]
+        assert figures == [row.top1, row.top5, row.nll, row.ece]
+    assert clone.rows[SMALL].file == f'resnet_hub/weights/{SMALL}.safetensors'
+    assert clone.rows[LARGE].file == f'weights/{LARGE}/model.safetensors'
 
 
-def test_a_further_seed_adds_its_figure_and_replaces_nothing(with_rows, tmp_path, tiny_data):
+def test_a_further_seed_adds_its_figure_and_replaces_nothing(clone, tmp_path, tiny_data):
     run = write_run(tmp_path / f'{SMALL}.seed9', SMALL.partition('.')[0], 9)
-    kept = with_rows.root / 'resnet_hub' / 'weights' / f'{SMALL}.safetensors'
+    kept = clone.root / 'resnet_hub' / 'weights' / f'{SMALL}.safetensors'
     before = digest(kept)
-    done = run_in(
-        with_rows.root, with_rows.root / 'scripts' / 'maintenance' / 'publish.py', run, '--data', tiny_data[0]
-    )
+    done = run_in(clone.root, clone.root / 'scripts' / 'maintenance' / 'publish.py', run, '--data', tiny_data[0])
     assert done.returncode == 0, done.stderr
     assert digest(kept) == before != digest(run / 'model.safetensors')
-    with open(with_rows.root / 'resnet_hub' / 'weights' / 'evaluations.csv', newline='') as file:
-        *_, noted = csv.DictReader(file)
-    assert noted['sha256'] == digest(run / 'model.safetensors')
-    assert done.stdout.splitlines()[-1] == f'{with_rows.rows[SMALL]} {float(noted["top1"]):.2f}'
-    code = f'''
-import sys
-from resnet_hub.tables import weights as catalog
-catalog._OUR_ROWS = "{with_rows.rows[SMALL]} 50.00 70.00"
-row = catalog._ours()["{SMALL}"]
-row = row._replace(top1=60.0)
-sys.path.insert(0, "scripts/maintenance")
-from readme import figure
-print(row.further, figure(row), figure(row._replace(further=())))
-'''
-    assert run_in(with_rows.root, '-c', code).stdout == '(50.0, 70.0) 60.00 (60.00 ± 10.00) 60.00\n'
+    (measured,) = json.loads((run / 'evaluation.json').read_text())
+    rows = read_table(table_of(clone.root))
+    assert rows == {**clone.rows, SMALL: clone.rows[SMALL]._replace(further_top1=(round(measured['top1'], 2),))}
+
+
+def test_mean_and_deviation_over_seeds(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'scripts' / 'maintenance')
+    from readme import figure
+
+    row = next(iter(WEIGHTS.values()))._replace(top1=60.0, further_top1=(50.0, 70.0))
+    assert figure(row) == '60.00 (60.00 ± 10.00)' and figure(row._replace(further_top1=())) == '60.00'
+
+
+@pytest.mark.parametrize(
+    ('changes', 'tag'),
+    [({}, 'cifar10'), ({'mixup': 0.2}, 'cifar10_mix'), ({'cutmix': 1.0, 'teacher': 'a'}, 'cifar10_mix'),
+     ({'teacher': 'a', 'dataset': 'cifar100'}, 'cifar100_distilled')],
+)  # fmt: skip
+def test_the_tag_says_how_they_were_trained(changes, tag):
+    publish = runpy.run_path(str(ROOT / 'scripts' / 'maintenance' / 'publish.py'))
+    assert publish['default_tag'](Recipe(**changes)) == tag
 
 
 def test_a_run_that_kept_images_aside_is_refused(tmp_path, monkeypatch, capsys):
@@ -161,15 +157,15 @@ sys.exit(main(['list', '--pretrained', '--verify', '--json']))
 """
 
 
-def test_they_load_from_the_clone(with_rows, tmp_path):
-    names = json.dumps({name: str(run) for name, run in with_rows.runs.items()})
+def test_they_load_from_the_clone(clone, tmp_path):
+    names = json.dumps({name: str(run) for name, run in clone.runs.items()})
     cache = tmp_path / 'cache'
-    done = run_in(with_rows.root, '-c', USE, names, RESNET_HUB_CACHE=str(cache))
+    done = run_in(clone.root, '-c', USE, names, RESNET_HUB_CACHE=str(cache))
     assert done.returncode == 0, done.stderr
     rows = {row['weights']: row for row in json.loads(done.stdout)}
     for name in (SMALL, LARGE):
         assert (rows[name]['file'], rows[name]['publisher']) == ('verified', 'resnet-hub')
-        assert f'{rows[name]["top1"]:.2f}' == with_rows.rows[name].split()[1]
+        assert rows[name]['top1'] == clone.rows[name].top1
     assert rows['cifar_resnet56.osmr_cifar10']['file'] == 'not here' and not cache.exists()
 
 
@@ -185,8 +181,8 @@ from resnet_hub.tables import weights as catalog
 from resnet_hub.weights.fetch import find
 
 name, digest, os.environ['RESNET_HUB_CACHE'] = {name!r}, {digest!r}, {cache!r}
-catalog._OUR_ROWS += f'{{name}} 90.0 99.0 0.5 3 clone {{digest}}'
-catalog.WEIGHTS.update(catalog._ours())
+file = f'weights/{{name}}/model.safetensors'
+catalog.WEIGHTS[name] = catalog.Weights(name, 'cifar10', catalog.RESNET_HUB, f'sha256:{{digest}}', file, 90.0)
 assert catalog.tags('cifar_resnet8x4') == ['cifar10'] and not catalog.weights_folder(name).exists()
 _registry._model_entrypoints.pop('cifar_resnet8x4')
 registry.register()
@@ -273,8 +269,8 @@ def test_what_cannot_be_had_is_said_in_one_line(damage, message, on_hub, hub):  
 def test_the_owner_is_that_of_the_environment(run_python):
     code = f"""
 from resnet_hub.tables import weights as catalog
-catalog._OUR_ROWS = '{LARGE} 90.0 99.0 0.5 3 clone 00'
-print(catalog._ours()['{LARGE}'].repo_id)
+row = catalog.Weights('{LARGE}', 'cifar10', catalog.RESNET_HUB, 'sha256:00', 'weights/{LARGE}/model.safetensors', 90.0)
+print(row.repo_id)
 """
     assert run_python(code, RESNET_HUB_OWNER='somebody').stdout == f'somebody/{LARGE}\n'
     assert run_python(code, RESNET_HUB_OWNER='').stdout == f'org/{LARGE}\n'

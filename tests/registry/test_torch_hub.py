@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from resnet_hub.models import network_class
 from resnet_hub.tables.architectures import ARCHITECTURES
-from resnet_hub.tables.weights import RESNET_HUB, WEIGHTS, tags
+from resnet_hub.tables.weights import RESNET_HUB, WEIGHTS, Weights, tags, write_table
 from resnet_hub.utils.errors import InputError
 from resnet_hub.utils.files import digest
 from resnet_hub.weights.fetch import find
@@ -96,9 +96,18 @@ LARGE = 'cifar_resnet8x4.cifar10'  # stands for weights that are too large for t
 
 @pytest.fixture
 def large(tmp_path):
-    """A model folder for the clone's weights/, and its row for the catalog."""
+    """A model folder for the clone's weights/, and the table of weights with its row."""
     folder = write_network(tmp_path / LARGE, 'cifar_resnet8x4')
-    return folder, f'{LARGE} 90.0 99.0 0.5 0 clone {digest(folder / "model.safetensors")}'
+    row = Weights(
+        name=LARGE,
+        dataset='cifar10',
+        publisher=RESNET_HUB,
+        digest=f'sha256:{digest(folder / "model.safetensors")}',
+        file=f'weights/{LARGE}/model.safetensors',
+        top1=90.0,
+    )
+    write_table(tmp_path / 'weights.csv', [*WEIGHTS.values(), row])
+    return folder, (tmp_path / 'weights.csv').read_bytes()
 
 
 @pytest.fixture
@@ -122,15 +131,12 @@ def archive(tmp_path, large):
     git('add', '--all', '.', **scratch)
     path = tmp_path / 'main.zip'
     git('archive', '--prefix=org-repo-1a2b3c4/', f'--output={path}', git('write-tree', **scratch), **scratch)
-    folder, row = large
+    folder, weights_table = large
     buffer = io.BytesIO()
     with zipfile.ZipFile(path) as tree, zipfile.ZipFile(buffer, 'w') as archive:
         for item in tree.infolist():
             data = tree.read(item)
-            if item.filename.endswith('/tables/weights.py'):
-                assert data.count(b'_OUR_ROWS = """\n') == 1
-                data = data.replace(b'_OUR_ROWS = """\n', b'_OUR_ROWS = """\n' + row.encode() + b'\n')
-            archive.writestr(item, data)
+            archive.writestr(item, weights_table if item.filename.endswith('/tables/weights.csv') else data)
         for file in folder.iterdir():
             archive.write(file, f'org-repo-1a2b3c4/weights/{LARGE}/{file.name}')
     return buffer.getvalue()

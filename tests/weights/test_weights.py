@@ -1,6 +1,5 @@
 """The table of weights, our own files, and the way of others' from their address into the cache."""
 
-import csv
 import functools
 import hashlib
 import http.client
@@ -43,7 +42,11 @@ def test_every_row(name):
     row, (architecture, _, tag) = WEIGHTS[name], name.partition('.')
     algorithm, _, digest = row.digest.partition(':')
     assert architecture in ARCHITECTURES and row.dataset in DATASETS
-    assert tag == (row.dataset if name in OURS else f'{row.publisher.name}_{row.dataset}')
+    assert (row.name, row.architecture, row.tag) == (name, architecture, tag)
+    if name in OURS:
+        assert tag in (row.dataset, f'{row.dataset}_mix', f'{row.dataset}_distilled')
+    else:
+        assert tag == f'{row.publisher.name}_{row.dataset}'
     assert (algorithm, len(digest)) in {('sha256', 64), ('sha256', 8), ('sha1', 40)} and int(digest, 16) >= 0
     assert LOWEST[row.dataset] < row.top1 < 100
     assert all(0 < value < 1 for triple in row.normalisation for value in triple)
@@ -64,12 +67,26 @@ def test_the_default_is_an_ordinary_net_for_cifar10(architecture):
 
 
 def test_ours_are_the_default_but_not_of_another_data_set(monkeypatch):
-    row = Weights(dataset='cifar100', digest='sha256:00', top1=80.0)
-    monkeypatch.setitem(WEIGHTS, 'cifar_resnet272.cifar100', row)
+    row = Weights('cifar_resnet272.cifar100', 'cifar100', RESNET_HUB, 'sha256:00', 'weights/a', top1=80.0)
+    monkeypatch.setitem(WEIGHTS, row.name, row)
     assert tags('cifar_resnet272')[0] == 'osmr_cifar10'
-    rows = {'cifar_resnet272.cifar100': row, 'cifar_resnet272.cifar10': row._replace(dataset='cifar10'), **WEIGHTS}
-    monkeypatch.setattr(catalog, 'WEIGHTS', rows)
-    assert tags('cifar_resnet272') == ['cifar10', 'osmr_cifar10', 'cifar100', 'osmr_cifar100', 'osmr_svhn']
+    plain = row._replace(name='cifar_resnet272.cifar10', dataset='cifar10')
+    mix = plain._replace(name='cifar_resnet272.cifar10_mix', top1=80.1)
+    monkeypatch.setattr(catalog, 'WEIGHTS', {r.name: r for r in (row, plain, mix, *WEIGHTS.values())})
+    expected = ['cifar10_mix', 'cifar10', 'osmr_cifar10', 'cifar100', 'osmr_cifar100', 'osmr_svhn']
+    assert tags('cifar_resnet272') == expected
+
+
+def test_the_table_is_as_it_would_be_written(tmp_path):
+    """So that publishing a network changes the lines of that network alone."""
+    catalog.write_table(tmp_path / 'weights.csv', reversed(WEIGHTS.values()))
+    assert (tmp_path / 'weights.csv').read_bytes() == catalog.TABLE.read_bytes()
+    strange = Weights(
+        'wide_resnet28_10.a_svhn', 'svhn', RESNET_HUB, 'sha1:1', 'weights/a', 91.5, ece=0.5, auroc=88.12, seed=0,
+        further_top1=(91.25, 91.0), model_args={'shortcut_type': 'A', 'final_norm': False}, mean=(0.5, 0.25, 0.125),
+    )  # fmt: skip
+    catalog.write_table(tmp_path / 'weights.csv', [strange])
+    assert catalog.read_table(tmp_path / 'weights.csv') == {strange.name: strange}
 
 
 def test_osmrs_addresses_and_digests_are_those_that_pytorchcv_has():
@@ -114,7 +131,7 @@ def test_our_file_is_the_one_that_was_measured(name):
             assert tensor.dtype == wanted
     recipe = Recipe.from_file(recipe_file(name))
     assert recipe.holdout == 0 and recipe.seed == WEIGHTS[name].seed
-    assert f'{recipe.model}.{recipe.dataset}' == name
+    assert (recipe.model, recipe.dataset) == (WEIGHTS[name].architecture, WEIGHTS[name].dataset)
 
 
 @pytest.mark.parametrize('name', OURS)
@@ -125,20 +142,6 @@ def test_their_statistics_testify_to_what_they_are(name):
     assert (found.network.cls, found.network.layers) == (cls, architecture.layers)
     said = ' '.join(found.assumptions)
     assert ('projections read the activated input, as the norms' in said) == (cls is PreActResNet), said
-
-
-@pytest.mark.parametrize('name', OURS)
-def test_our_figures_are_those_of_the_log(name):
-    """One of the evaluations on test images that are noted there, of this very file; those of further seeds likewise."""
-    row = WEIGHTS[name]
-    with open(recipe_file(name).with_name('evaluations.csv'), newline='', encoding='utf-8') as file:
-        log = list(csv.DictReader(file))
-    noted = [line for line in log if f'sha256:{line["sha256"]}' == row.digest]
-    figures = [(float(line['top1']), float(line['top5']), float(line['nll'])) for line in noted]
-    assert (row.top1, row.top5, row.nll) in figures
-    assert {(line['dataset'], line['split'], line['images']) for line in noted} == {(row.dataset, 'test', '10000')}
-    of_seeds = [line['top1'] for line in log if f'/{name}.seed' in line['model']]
-    assert [round(float(top1), 2) for top1 in of_seeds] == [*row.further]
 
 
 @functools.cache
@@ -160,6 +163,7 @@ def test_our_figures_are_reproduced(name, data_root):
     if count == 10_000:
         assert (metrics.top1, metrics.top5, metrics.images) == (row.top1, row.top5, count)
         assert metrics.nll == pytest.approx(row.nll, abs=2e-4)
+        assert metrics.ece == pytest.approx(row.ece, abs=0.02)
     assert_near(metrics, row.top1)
 
 
