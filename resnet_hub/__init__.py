@@ -13,6 +13,7 @@ from resnet_hub import _registration
 if TYPE_CHECKING:
     from resnet_hub.conversion.convert import Conversion, convert_checkpoint
     from resnet_hub.data.images import Images, load_images
+    from resnet_hub.exporting.export import Export, export
     from resnet_hub.hub.download import download
     from resnet_hub.hub.upload import Upload, push_folders, push_to_hub
     from resnet_hub.inference.evaluate import Metrics, evaluate
@@ -38,6 +39,8 @@ _PUBLIC = {
     'load_model': 'registry',
     'Recipe': 'training.recipe',
     'train': 'training.trainer',
+    'Export': 'exporting.export',
+    'export': 'exporting.export',
     'Metrics': 'inference.evaluate',
     'evaluate': 'inference.evaluate',
     'optimize': 'inference.optimize',
@@ -50,6 +53,7 @@ _PUBLIC = {
 __all__ = [
     'CifarResNet',
     'Conversion',
+    'Export',
     'Images',
     'InputError',
     'Metrics',
@@ -62,6 +66,7 @@ __all__ = [
     'convert_checkpoint',
     'download',
     'evaluate',
+    'export',
     'load_images',
     'load_model',
     'optimize',

@@ -16,6 +16,8 @@ from timm.models._input import update_model_args
 from timm.models._pretrained import PretrainedCfg
 from torch import nn
 
+from resnet_hub.runtimes.exported import load_exported
+from resnet_hub.runtimes.formats import format_of
 from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.tables.weights import WEIGHTS, Weights, tags, weights_file
@@ -130,12 +132,14 @@ def _catalog_row(name: str, cfg: PretrainedCfg) -> Weights | None:
     return None if cfg.source in ('hf-hub', 'local-dir') else WEIGHTS.get(f'{name}.{cfg.tag}')
 
 
-def load_model(name: str, device: str | None = None) -> nn.Module:
+def load_model(name: str, device: str | None = None, backend: str | None = None) -> nn.Module:
     """A network with its weights, ready to classify, by any name that timm takes.
 
     Args:
-        name: 'cifar_resnet20', 'cifar_resnet20.cifar10', 'hf-hub:OWNER/NAME', 'local-dir:FOLDER', or any other of timm's.
-        device: None takes a GPU where there is one.
+        name: 'cifar_resnet20', 'cifar_resnet20.cifar10', 'hf-hub:OWNER/NAME', 'local-dir:FOLDER', or any other of timm's;
+            or the path of an exported file, which becomes an `ExportedNetwork`.
+        device: None takes a GPU where there is one; an exported file runs on the processor.
+        backend: the runtime of an exported file; None takes the default of its format.
 
     Raises:
         InputError: no such model or device, none with weights, or a config.json or weights that make no network.
@@ -143,6 +147,10 @@ def load_model(name: str, device: str | None = None) -> nn.Module:
     """
     import timm
 
+    if format_of(name):
+        return load_exported(name, backend)
+    if backend:
+        raise InputError(f'{name} is not an exported file, so that it has no backend: leave backend out')
     if ':' not in name:
         architecture, _, tag = name.partition('.')
         if not is_model(architecture):

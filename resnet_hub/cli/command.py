@@ -23,3 +23,9 @@ def add_command(
 
 def add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument('--device', help='cpu, cuda, cuda:1, …; default: a CUDA GPU where there is one')
+
+
+def add_backend(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        '--backend', metavar='RUNTIME', help='onnxruntime or openvino for an ONNX file; default: onnxruntime'
+    )

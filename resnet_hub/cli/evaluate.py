@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from resnet_hub.cli.command import add_command, add_device
+from resnet_hub.cli.command import add_backend, add_command, add_device
 from resnet_hub.cli.output import print_json, print_rows
 from resnet_hub.utils.errors import InputError, ResnetHubError
 
@@ -25,7 +25,9 @@ def add(commands: Any) -> None:
             'evaluate local-dir:runs/mine hf-hub:OWNER/NAME --json',
         ],
     )
-    command.add_argument('models', nargs='+', metavar='MODEL', help='a classifier of these data sets with weights')
+    command.add_argument(
+        'models', nargs='+', metavar='MODEL', help='a classifier of these data sets with weights, or an exported file'
+    )
     command.add_argument('--data', metavar='DIR', help='folder with test-*.parquet; default: from the Hub')
     command.add_argument('--dataset', help='cifar10, cifar100 or svhn; default: by its classes, their names or number')
     command.add_argument('--split', default='test', choices=('test', 'train'), help='(%(default)s)')
@@ -37,6 +39,7 @@ def add(commands: Any) -> None:
     )
     command.add_argument('--append', metavar='FILE', help='add a line for each model to a CSV file')
     command.add_argument('--json', action='store_true', help='for programs; with accuracy by class, confusion matrix')
+    add_backend(command)
     add_device(command)
 
 
@@ -56,7 +59,7 @@ def _run(args: argparse.Namespace) -> None:
     rows = []
     with process_group(args.device) as device:
         with first_goes_first():
-            models = {name: _load_to_evaluate(name, args.dataset, str(device)) for name in args.models}
+            models = {name: _load_to_evaluate(name, args.dataset, str(device), args.backend) for name in args.models}
             images = {name: load_images(name, args.split, args.data) for name in {name for _, name in models.values()}}
         for name, (model, dataset) in models.items():
             options = {'bf16': args.bf16, 'transform': transform_for(model, images[dataset])}
@@ -88,7 +91,7 @@ def _run(args: argparse.Namespace) -> None:
                 _print_tables(rows, args.per_class)
 
 
-def _load_to_evaluate(name: str, dataset: str | None, device: str) -> tuple[Any, str]:
+def _load_to_evaluate(name: str, dataset: str | None, device: str, backend: str | None = None) -> tuple[Any, str]:
     """A model, and the data set to measure it on; one that does not fit is refused before it is downloaded."""
     import timm
 
@@ -98,7 +101,7 @@ def _load_to_evaluate(name: str, dataset: str | None, device: str) -> tuple[Any,
     if timm.is_model_pretrained(name):
         with _about(name):
             dataset_of(timm.get_pretrained_cfg(name).to_dict(), dataset)
-    model: Any = load_model(name, device)
+    model: Any = load_model(name, device, backend)
     with _about(name):
         return model, dataset_of({**model.pretrained_cfg, 'num_classes': model.num_classes}, dataset)
 

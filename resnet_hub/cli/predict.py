@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from resnet_hub.cli.command import add_command, add_device
+from resnet_hub.cli.command import add_backend, add_command, add_device
 from resnet_hub.cli.output import print_json
 from resnet_hub.utils.errors import InputError
 
@@ -20,10 +20,13 @@ def add(commands: Any) -> None:
         ['predict photo.jpg', 'predict photos/ --topk 1', 'predict a.png b.png --model hf-hub:OWNER/NAME --json'],
     )
     command.add_argument('images', nargs='+', metavar='IMAGE', help='image files, or folders of them')
-    command.add_argument('--model', default='cifar_resnet20.cifar10', help='any model with weights (%(default)s)')
+    command.add_argument(
+        '--model', default='cifar_resnet20.cifar10', help='any model with weights, or an exported file (%(default)s)'
+    )
     command.add_argument('--topk', type=int, default=5, metavar='K', help='classes to show (%(default)s)')
     command.add_argument('--batch-size', type=int, default=256, metavar='N', help='images at a time (%(default)s)')
     command.add_argument('--json', action='store_true', help='for programs')
+    add_backend(command)
     add_device(command)
 
 
@@ -36,7 +39,7 @@ def _run(args: argparse.Namespace) -> int:
     from resnet_hub.registry import load_model
 
     paths = find_images(args.images)
-    model = load_model(args.model, args.device)
+    model = load_model(args.model, args.device, args.backend)
     failed, answers = 0, []
     bar = tqdm(
         predict(model, paths, args.topk, args.batch_size), 'predict', len(paths), leave=False, delay=1, disable=None

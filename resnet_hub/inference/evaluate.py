@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from resnet_hub.data.images import Images, normalise
 from resnet_hub.inference.mode import evaluation_mode
+from resnet_hub.runtimes.exported import ExportedNetwork
 from resnet_hub.tables.datasets import DATASETS, Triple, find_dataset
 from resnet_hub.utils.distributed import all_sum, is_first, rank, world_size
 from resnet_hub.utils.errors import InputError, ResnetHubError
-from resnet_hub.utils.files import encode, halve
+from resnet_hub.utils.files import digest, encode, halve
 
 LOG_COLUMNS = ('model', 'dataset', 'split', 'top1', 'top5', 'nll', 'ece', 'images', 'sha256')
 _SUMMARY = ('top1', 'top5', 'nll', 'ece', 'images')
@@ -224,12 +225,18 @@ def dataset_of(cfg: Mapping[str, Any], name: str | None = None) -> str:
 
 
 def log_evaluation(path: str | Path, result: Mapping[str, Any], model: nn.Module) -> None:
-    """Append a result to a CSV file, with the digest of the weights as safetensors; a new file gets `LOG_COLUMNS`.
+    """Append a result to a CSV file, with the SHA-256 of the weights as safetensors, or of an exported file.
+
+    A new file gets `LOG_COLUMNS`.
 
     Raises:
         InputError: the file is another table.
     """
-    row = {**result, 'sha256': hashlib.sha256(encode(halve(model.state_dict()))).hexdigest()}
+    if isinstance(model, ExportedNetwork):
+        sha256 = digest(model.path)
+    else:
+        sha256 = hashlib.sha256(encode(halve(model.state_dict()))).hexdigest()
+    row = {**result, 'sha256': sha256}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, 'a+', newline='', encoding='utf-8') as file:

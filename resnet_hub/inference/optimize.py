@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from resnet_hub.runtimes.exported import ExportedNetwork
 from resnet_hub.utils.errors import InputError, ResnetHubError
 
 
@@ -79,6 +80,8 @@ def optimize(
     """
     if dtype not in (None, torch.bfloat16, torch.float16):
         raise InputError(f'dtype must be torch.bfloat16, torch.float16 or None, not {dtype}')
+    if isinstance(model, ExportedNetwork):
+        raise InputError('an exported network runs as it is: optimize the network that was exported')
     if compile:
         check_compiler(next(model.parameters()).device)
     model = _fold_norms(copy.deepcopy(model)).to(memory_format=torch.channels_last)

@@ -1,0 +1,1 @@
+"""Write a network as a file for other runtimes."""

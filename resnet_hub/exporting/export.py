@@ -1,0 +1,230 @@
+"""Export a network: fold its norms, write it, and prove that the file computes the same."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnet_hub.data.images import Images, load_images
+from resnet_hub.exporting.metadata import describe
+from resnet_hub.exporting.options import Options
+from resnet_hub.exporting.preprocessing import Preprocessing
+from resnet_hub.inference.evaluate import dataset_of
+from resnet_hub.inference.optimize import optimize
+from resnet_hub.inference.predict import find_images, make_transform, normalise_like, read_image
+from resnet_hub.registry import load_model
+from resnet_hub.runtimes.exported import ExportedNetwork, load_exported
+from resnet_hub.runtimes.formats import FORMATS, find_format, format_of
+from resnet_hub.utils.errors import InputError, ResnetHubError
+
+FLOAT_TOLERANCE = 1e-4  #: of the largest logit
+CALIBRATION_IMAGES = 300
+_BATCH = 250
+
+
+@dataclass(frozen=True)
+class Export:
+    """A file that was written, and what its check found."""
+
+    path: Path
+    format: str
+    int8: bool
+    size: int  #: bytes, with all files that belong to it
+    norms_left: int  #: batch norms that no convolution could absorb
+    logit_error: float  #: largest difference to the network, as a part of its largest logit
+    top1: float | None = None  #: % of the check images that the file classifies correctly
+    network_top1: float | None = None  #: % that the network classifies correctly
+    changed: float | None = None  #: % that file and network classify differently
+
+
+def export(
+    model: str | nn.Module,
+    output: str | Path,
+    to: str | None = None,
+    *,
+    int8: bool = False,
+    calibrate: str | Path | Images | None = None,
+    check: str | Path | Images | None = None,
+    tolerance: float = 0.5,
+    dynamic_batch: bool = False,
+    with_preprocessing: bool = False,
+    dataset: str | None = None,
+    force: bool = False,
+) -> Export:
+    """Write a network as a file for another runtime.
+
+    The file appears only after its own runtime has run it: the logits of random images must be within 1e-4 of the
+    largest logit, or, for int8, the top-1 accuracy on `check` within `tolerance` of the network's.
+
+    Args:
+        model: a network with a timm `pretrained_cfg`, or any name that `load_model` takes.
+        output: the file to write; or a folder, in which the file is called model.onnx, model.xml, model.pt2 or model.pte.
+        to: 'onnx', 'openvino', 'pt2' or 'executorch'; None takes the format of the suffix of `output`.
+        int8: quantise weights and activations to 8 bits; needs `calibrate`.
+        calibrate: images that set the ranges of the activations: a folder with train-*.parquet or with pictures, or
+            loaded images. 300 of them are used. Do not take test images.
+        check: labelled images to measure file and network on: a folder with test-*.parquet, or loaded images.
+        tolerance: how many points of top-1 an int8 file may lose on `check`.
+        dynamic_batch: the file takes any number of images at once; else one.
+        with_preprocessing: the file takes one picture, uint8 (H, W, 3) of any size, and gives its logits and
+            probabilities (1, classes).
+        dataset: that `calibrate` and `check` are of; None: by the classes of the network.
+        force: replace an existing file.
+
+    Raises:
+        InputError: unusable arguments, an existing output, or a network that the format cannot hold.
+        ResnetHubError: the file does not compute what the network does.
+        MissingExtraError: the tools of the format are not installed.
+    """
+    name = model if isinstance(model, str) else type(model).__name__
+    path, to = _target(output, to, force)
+    if int8 and calibrate is None:
+        raise InputError('int8 needs calibrate, a folder of training images, which set the ranges of the activations')
+    if with_preprocessing and dynamic_batch:
+        raise InputError('with_preprocessing takes one picture at a time: leave out dynamic_batch')
+    writer = _import_writer(to)
+    network = load_model(model, 'cpu') if isinstance(model, str) else model
+    if isinstance(network, ExportedNetwork):
+        raise InputError(f'{name} is an exported file already: export the network that it was made of')
+    cfg: Any = network.pretrained_cfg
+    if (int8 and not isinstance(calibrate, Images)) or (check is not None and not isinstance(check, Images)):
+        dataset = dataset_of({**cfg, 'num_classes': network.num_classes}, dataset)
+    calibration = _calibration(network, calibrate, dataset) if int8 and calibrate is not None else None
+    folded = optimize(network).model.to(memory_format=torch.contiguous_format)
+    channels = getattr(network, 'in_chans', 3)
+    options = Options(
+        torch.randn(2 if dynamic_batch else 1, channels, *cfg['input_size'][1:]),
+        dynamic_batch,
+        Preprocessing(cfg).eval() if with_preprocessing else None,
+        calibration,
+        describe(network, name, writer.PACKAGES, int8=int8, preprocessing=with_preprocessing),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix='.export-') as folder:
+        written = Path(folder, path.name)
+        with torch.no_grad():
+            writer.write(folded, written, options)
+        exported = load_exported(written)
+        report = Export(
+            path,
+            to,
+            int8,
+            sum(file.stat().st_size for file in Path(folder).iterdir()),
+            sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()),
+            _logit_error(network, exported),
+            **_compare(network, exported, check, dataset),
+        )
+        _judge(report, tolerance)
+        del exported  # a runtime may hold its file open
+        for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
+            file.replace(path.parent / file.name)  # the file that is loaded comes last
+    return report
+
+
+def _target(output: str | Path, to: str | None, force: bool) -> tuple[Path, str]:
+    """Return the path of the file to write, and its format."""
+    output = Path(output)
+    to = to or format_of(output)
+    if to is None:
+        raise InputError(f'say which format {output} is to have: {", ".join(FORMATS)}')
+    suffix = find_format(to).suffix
+    if format_of(output) not in (None, to):
+        raise InputError(f'{output} does not end with {suffix}, the suffix of {FORMATS[to].title}')
+    path = output if format_of(output) else output / f'model{suffix}'
+    if path.exists() and not force:
+        raise InputError(f'{path} exists: give another name, or force to replace it')
+    return path, to
+
+
+def _import_writer(to: str) -> Any:
+    return import_module(f'resnet_hub.exporting.{to}')
+
+
+def _calibration(network: nn.Module, source: str | Path | Images, dataset: str | None) -> Tensor:
+    """Return calibration images as the network takes them, float32 (N, 3, H, W)."""
+    transform = make_transform(network, normalize=False)
+    if isinstance(source, str | Path) and not any(Path(source).rglob('*.parquet')):
+        pixels = [transform(read_image(path)) for path in find_images([source])[:CALIBRATION_IMAGES]]
+    else:
+        images = source if isinstance(source, Images) else load_images(str(dataset), 'train', source)
+        pixels = [_resize(image, transform) for image in images.pixels[:CALIBRATION_IMAGES]]
+    return normalise_like(network, torch.stack(pixels)).contiguous()
+
+
+def _resize(pixels: Tensor, transform: Any) -> Tensor:
+    """Transform uint8 (H, W, 3) to the uint8 (3, H', W') of a network."""
+    from PIL import Image
+
+    return torch.as_tensor(transform(Image.fromarray(pixels.cpu().numpy())))
+
+
+@torch.no_grad()
+def _logit_error(network: nn.Module, exported: ExportedNetwork) -> float:
+    """Return the largest difference between the logits of both, as a part of the largest logit."""
+    generator = torch.Generator().manual_seed(0)
+    channels, size = exported.in_chans or 3, tuple(exported.pretrained_cfg['input_size'][1:])
+    if channels == 3:
+        x = normalise_like(network, torch.randint(256, (3, 3, *size), dtype=torch.uint8, generator=generator))
+    else:
+        x = torch.randn(3, channels, *size, generator=generator)
+    expected, found = network.eval()(x), exported(x)
+    if found.shape != expected.shape:
+        raise ResnetHubError(f'the file gives logits of the shape {tuple(found.shape)}, not {tuple(expected.shape)}')
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+@torch.no_grad()
+def _compare(
+    network: nn.Module, exported: ExportedNetwork, check: str | Path | Images | None, dataset: str | None
+) -> dict[str, float]:
+    """Measure both on the check images."""
+    if check is None:
+        return {}
+    from tqdm.auto import tqdm
+
+    images = check if isinstance(check, Images) else load_images(str(dataset), 'test', check)
+    transform = make_transform(network, normalize=False)
+    classes = []
+    for part in tqdm(images.pixels.split(_BATCH), 'check', unit='batch', leave=False, delay=1, disable=None):
+        x = normalise_like(network, torch.stack([_resize(image, transform) for image in part]))
+        classes.append(torch.stack([network(x).argmax(1), exported(x).argmax(1)]))
+    expected, found = torch.cat(classes, 1)
+    return {
+        'top1': _percent(found == images.labels),
+        'network_top1': _percent(expected == images.labels),
+        'changed': _percent(found != expected),
+    }
+
+
+def _percent(hits: Tensor) -> float:
+    return round(100 * float(hits.double().mean()), 4)
+
+
+def _judge(report: Export, tolerance: float) -> None:
+    """Refuse a file that does not compute what the network does.
+
+    Raises:
+        ResnetHubError: the file is wrong, or has lost too much accuracy.
+    """
+    if not report.int8 and not report.logit_error <= FLOAT_TOLERANCE:
+        raise ResnetHubError(
+            f'{FORMATS[report.format].title} computes other logits than PyTorch: {report.logit_error:.1e} of the '
+            f'largest apart, more than {FLOAT_TOLERANCE}; nothing was written'
+        )
+    if report.top1 is None or report.network_top1 is None:
+        if report.int8:
+            warnings.warn('the accuracy of the int8 file was not measured: give check to measure it', stacklevel=3)
+        return
+    lost = report.network_top1 - report.top1
+    if lost > tolerance:
+        raise ResnetHubError(
+            f'int8 loses {lost:.2f} points of top-1 ({report.network_top1:.2f} to {report.top1:.2f} %), more than '
+            f'{tolerance}; nothing was written. Allow more, or export without int8'
+        )

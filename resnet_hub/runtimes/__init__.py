@@ -1,0 +1,1 @@
+"""Run exported files: one module per runtime, and the table of formats."""
