@@ -97,10 +97,9 @@ def convert_checkpoint(
         _check_unused(to or '', dataset=dataset, mean=mean, std=std, labels=labels, check=check)
     _check_output(output, force, folder=layout is None)
     with local_file(source) as path:
-        tree, digests = read(path)
-        known = find_row(source, digests)
-        found = recognise(tree, key, attested=bool(known))
-        del tree
+        content = read(path)
+        known = find_row(source, content)
+        found = recognise(content.tree, key, attested=bool(known))
         beside = read_beside(path, found.network)
     network = found.network
     architecture, model_args = network.architecture()
@@ -112,7 +111,7 @@ def convert_checkpoint(
         'layout': found.layout,
         'source': _public_name(source),
         'weights': known,
-        'sha256': digests[0].removeprefix('sha256:'),
+        'sha256': content.sha256,
         'dropped': found.dropped,
     }
     state_dict = separate(found.state_dict)

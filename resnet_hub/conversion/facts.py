@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from resnet_hub.checkpoints.folder import CONFIG_FILE
 from resnet_hub.checkpoints.network import Network
+from resnet_hub.checkpoints.read import Source
 from resnet_hub.checkpoints.recognise import Recognised
 from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.datasets import DATASETS, Dataset, find_dataset
@@ -31,11 +32,16 @@ class Facts:
     notice: str  #: of the publisher's licence
 
 
-def find_row(source: str | Path, digests: Sequence[str]) -> str | None:
+def find_row(source: str | Path, content: Source) -> str | None:
     """The weights of the catalog that a source is: by their name, or a file with their digest."""
-    found = [name for name in WEIGHTS if name == str(source)]
-    found += [name for name, row in WEIGHTS.items() if any(digest.startswith(row.digest) for digest in digests)]
-    return found[0] if found else None
+    if str(source) in WEIGHTS:
+        return str(source)
+    digests = {algorithm: content.digest(algorithm) for algorithm in ('sha256', 'sha1')}
+    for name, row in WEIGHTS.items():
+        algorithm, _, wanted = row.digest.partition(':')
+        if digests[algorithm].startswith(wanted):
+            return name
+    return None
 
 
 class Beside(NamedTuple):

@@ -84,9 +84,10 @@ def _download(url: str, folder: Path) -> Path:
     try:
         download_url_to_file(url, str(file))
         if file.suffix == '.zip':
-            content, _ = unpack(file.read_bytes(), file.name)
-            file = folder / 'inner'
-            file.write_bytes(content)
+            content, _ = unpack(file, file.name)
+            if isinstance(content, bytes):
+                file = folder / 'inner'
+                file.write_bytes(content)
     except (OSError, ValueError) as error:  # URLError is an OSError, InputError a ValueError
         raise ResnetHubError(f'{url} cannot be fetched: {error}; try again') from None
     return file

@@ -424,7 +424,7 @@ def test_on_the_command_line(checkpoint, tmp_path, command):
     assert result['architecture'] == 'cifar_resnet8' and result['sha256']
     (tmp_path / 'file').touch()
     done = command('convert', checkpoint, '-o', tmp_path / 'file' / 'net', expect=1)
-    assert 'run it again' in done.err and len(done.err.splitlines()) == 1
+    assert 'File exists' in done.err and len(done.err.splitlines()) == 1
     assert 'exists already' in command('convert', checkpoint, '-o', tmp_path / 'out', expect=2).err
     assert (
         'use one of native, akamaster, kuangliu'
