@@ -12,7 +12,9 @@ from resnet_hub import _registration
 
 if TYPE_CHECKING:
     from resnet_hub.conversion.convert import Conversion, convert_checkpoint
-    from resnet_hub.data.images import Images, load_images
+    from resnet_hub.data.images import Images
+    from resnet_hub.data.labelled import LabelledImages
+    from resnet_hub.data.sources import load_images, read_labelled
     from resnet_hub.exporting.export import Export, export
     from resnet_hub.hub.download import download
     from resnet_hub.hub.upload import Upload, push_folders, push_to_hub
@@ -35,7 +37,9 @@ _PUBLIC = {
     'CifarResNet': 'models',
     'PreActResNet': 'models',
     'Images': 'data.images',
-    'load_images': 'data.images',
+    'LabelledImages': 'data.labelled',
+    'load_images': 'data.sources',
+    'read_labelled': 'data.sources',
     'load_model': 'registry',
     'Recipe': 'training.recipe',
     'train': 'training.trainer',
@@ -56,6 +60,7 @@ __all__ = [
     'Export',
     'Images',
     'InputError',
+    'LabelledImages',
     'Metrics',
     'MissingExtraError',
     'PreActResNet',
@@ -73,6 +78,7 @@ __all__ = [
     'predict',
     'push_folders',
     'push_to_hub',
+    'read_labelled',
     'train',
 ]
 __version__ = '0.1.0'

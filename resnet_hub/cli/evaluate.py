@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from resnet_hub.data.images import load_images
+    from resnet_hub.data.sources import load_images
     from resnet_hub.inference.evaluate import evaluate, log_evaluation, transform_for
     from resnet_hub.tables.datasets import DATASETS
     from resnet_hub.utils.distributed import first_goes_first, is_first, process_group

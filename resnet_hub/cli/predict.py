@@ -35,7 +35,8 @@ def _run(args: argparse.Namespace) -> int:
         raise InputError('--topk and --batch-size must be at least 1')
     from tqdm.auto import tqdm
 
-    from resnet_hub.inference.predict import find_images, predict
+    from resnet_hub.data.decode import find_images
+    from resnet_hub.inference.predict import predict
     from resnet_hub.registry import load_model
 
     paths = find_images(args.images)

@@ -197,7 +197,7 @@ def _measure(model: ResidualNet, facts: Facts, folder: str | Path) -> Metrics:
         InputError: it is near chance, that is below three times that of guessing: the weights are then read into
             another network than their own (or the images are of another data set).
     """
-    from resnet_hub.data.images import load_images
+    from resnet_hub.data.sources import load_images
     from resnet_hub.inference.evaluate import evaluate
 
     if facts.dataset is None or model.in_chans != 3:

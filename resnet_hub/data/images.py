@@ -3,112 +3,53 @@
 from __future__ import annotations
 
 import functools
-import io
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from resnet_hub.tables.datasets import Dataset, Triple, find_dataset
-from resnet_hub.utils.errors import InputError, MissingExtraError
+from resnet_hub.tables.datasets import Triple
+from resnet_hub.utils.errors import InputError
 
 
 @dataclass(frozen=True)
 class Images:
-    """A split in memory, on any device."""
+    """Decoded images of one size, with their labels, on any device.
 
-    pixels: Tensor  #: uint8 (N, H, W, 3)
-    labels: Tensor  #: int64 (N,)
+    `resnet_hub.read_labelled(path).load()` makes one from files. `images[100:200]` is a part of them.
+    """
+
+    pixels: Tensor  #: uint8 (N, H, W, C), 0 … 255, with C = 3 (RGB) or 1 (grey)
+    labels: Tensor  #: int64 (N,), positions in `classes`
+    classes: tuple[str, ...] = ()  #: names of the classes; empty if the data do not say
+    name: str = 'images'  #: what tables and messages call them
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: Tensor | slice) -> Images:
-        return Images(self.pixels[index], self.labels[index])
+        return replace(self, pixels=self.pixels[index], labels=self.labels[index])
 
     def to(self, device: torch.device | str) -> Images:
-        return Images(self.pixels.to(device), self.labels.to(device))
+        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
 
+    def check(self) -> Images:
+        """Return the images, if type and shape of pixels and labels are as described above.
 
-def load_images(name: str, split: str, folder: str | Path | None = None) -> Images:
-    """Read a split, decoding every image once.
-
-    Args:
-        name: data set ('cifar10', 'cifar100', 'svhn').
-        split: 'train' or 'test'.
-        folder: holds {split}-*.parquet in the schema of the Hub's data set, directly, in a folder `name`, or below;
-            None fetches them from the Hub.
-
-    Raises:
-        InputError: no such files, or they are damaged or of another data set.
-        ResnetHubError: the Hub cannot be reached.
-        MissingExtraError: pyarrow is not installed.
-    """
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError:
-        raise MissingExtraError('pyarrow', 'train') from None
-    import numpy as np
-    from tqdm.auto import tqdm
-
-    dataset = find_dataset(name)
-    files = _parquet_files(name, dataset, split, folder)
-    pixels, labels = [], []
-    with tqdm(desc=f'{name} {split}', unit=' images', leave=False, delay=1, disable=None) as bar:
-        for file in files:
-            try:
-                for decoded, classes in _read_batches(file, name, dataset):
-                    pixels += decoded
-                    labels += classes
-                    bar.update(len(classes))
-            except InputError:
-                raise
-            except (OSError, ValueError, KeyError, SyntaxError) as error:  # of pyarrow and Pillow, by damaged bytes
-                reason = ' '.join(str(error).split())
-                raise InputError(f'{file} cannot be read ({reason}); if it is damaged, download it again') from None
-    if not labels:
-        raise InputError(f'{files[0].parent} holds no images: download it again')
-    images = Images(torch.from_numpy(np.stack(pixels)), torch.tensor(labels))
-    if not 0 <= int(images.labels.min()) <= int(images.labels.max()) < len(dataset.classes):
-        raise InputError(f'{files[0].parent}: labels outside 0 … {len(dataset.classes) - 1}; this is not {name}')
-    return images
-
-
-def _read_batches(file: Path, name: str, dataset: Dataset) -> Iterator[tuple[list[Any], list[int]]]:
-    """Decoded images, uint8 (H, W, 3), and their labels, a thousand at a time."""
-    import numpy as np
-    import pyarrow.parquet as pq
-    from PIL import Image
-
-    columns = pq.read_schema(file).names
-    if dataset.image not in columns or dataset.label not in columns:
-        shown = f'{", ".join(columns)}, not {dataset.image}, {dataset.label}'
-        raise InputError(f'{file} is not {name}: its columns are {shown}')
-    for batch in pq.ParquetFile(file).iter_batches(1024, columns=[dataset.image, dataset.label]):
-        encoded = batch.column(0).field('bytes').to_pylist()
-        images = [np.asarray(Image.open(io.BytesIO(item)).convert('RGB')) for item in encoded]
-        yield images, batch.column(1).to_pylist()
-
-
-def _parquet_files(name: str, dataset: Dataset, split: str, folder: str | Path | None) -> list[Path]:
-    pattern = f'{split}-*.parquet'
-    if folder is None:
-        from huggingface_hub import snapshot_download
-
-        from resnet_hub.utils.hub_client import ask
-
-        wanted: Any = {'repo_type': 'dataset', 'allow_patterns': f'{dataset.folder}/{pattern}'}
-        folder = Path(ask(dataset.repo, lambda: snapshot_download(dataset.repo, **wanted))) / dataset.folder
-    folder = Path(folder)
-    for files in (sorted(folder.glob(pattern)), sorted((folder / name).rglob(pattern)), sorted(folder.rglob(pattern))):
-        if files:
-            return files
-    raise InputError(
-        f'no {pattern} in {folder}: expected the parquet files of https://huggingface.co/datasets/{dataset.repo}'
-    )
+        Raises:
+            InputError: they are not; the message says how to convert them.
+        """
+        pixels, labels = self.pixels, self.labels
+        if pixels.dtype != torch.uint8:
+            how = '(pixels * 255).round().to(torch.uint8) converts values between 0 and 1'
+            raise InputError(f'pixels must be uint8 from 0 to 255, not {pixels.dtype}: {how}')
+        if pixels.ndim != 4 or pixels.shape[3] not in (1, 3):
+            how = 'pixels.permute(0, 2, 3, 1) converts (N, C, H, W)'
+            raise InputError(f'pixels must have the shape (N, H, W, 3) or (N, H, W, 1), not {(*pixels.shape,)}: {how}')
+        if labels.is_floating_point() or labels.ndim != 1 or len(labels) != len(pixels):
+            wanted = f'integers of the shape ({len(pixels)},), one per image'
+            raise InputError(f'labels must be {wanted}, not {labels.dtype} of the shape {(*labels.shape,)}')
+        return self
 
 
 def normalise(pixels: Tensor, mean: Triple, std: Triple) -> Tensor:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resnet_hub.data.images import Images, load_images
+from resnet_hub.data.images import Images
+from resnet_hub.data.sources import load_images
 from resnet_hub.exporting.metadata import describe
 from resnet_hub.exporting.options import Options
 from resnet_hub.exporting.preprocessing import Preprocessing

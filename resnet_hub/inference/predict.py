@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
 
+from resnet_hub.data.decode import read_image
 from resnet_hub.inference.mode import evaluation_mode
 from resnet_hub.inference.optimize import InferenceModel, optimize
 from resnet_hub.utils.errors import InputError
 
 _IMAGES_PER_TASK = 8  #: many, because a task takes a third of the time of a 32×32 image; few, to end soon after Ctrl-C
-
-#: formats that Pillow only writes, knows by name, or hands on to another program
-_NOT_DECODED = {'BUFR', 'EPS', 'GRIB', 'HDF5', 'MPEG', 'PALM', 'PDF', 'WMF'}
 
 
 class Prediction(NamedTuple):
@@ -30,74 +26,6 @@ class Prediction(NamedTuple):
     path: Path
     classes: list[tuple[str, float]]  #: name and probability, best first
     error: str | None = None
-
-
-def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """The files among `paths`, and for a folder the images below it (by suffix), sorted.
-
-    Raises:
-        InputError: a folder that holds no image.
-    """
-    Image.init()
-    suffixes = {suffix for suffix, kind in Image.EXTENSION.items() if kind not in _NOT_DECODED}
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob('*') if p.suffix.lower() in suffixes and p.is_file())
-            if not inside:
-                raise InputError(f'{path} holds no image; give image files or a folder of them')
-            found += inside
-        else:
-            found.append(path)
-    return found
-
-
-def read_image(path: str | Path) -> Image.Image:
-    """Any image that Pillow opens, upright, as 8-bit RGB; transparent parts become white.
-
-    Raises:
-        InputError: no such file, no image, or a broken one.
-    """
-    try:
-        with Image.open(path) as file:
-            file.load()
-            image = _upright(file)
-    except FileNotFoundError:
-        raise InputError(f'{path}: no such file') from None
-    except UnidentifiedImageError:
-        raise InputError(f'{path}: not an image that Pillow can read') from None
-    except Exception as error:  # whatever a parser makes of broken bytes
-        raise InputError(f'{path}: broken or unreadable image ({error})') from None
-    if image.mode.startswith(('I', 'F')):
-        image = _to_8_bit(image)
-    if image.has_transparency_data:
-        image = image.convert('RGBA')
-        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-    return image.convert('RGB')
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """As EXIF says that it was taken, whatever its other tags say; as it is, where it cannot be read."""
-    upright = image.copy()
-    try:
-        tags = Image.Exif()
-        tags[ExifTags.Base.Orientation] = int(image.getexif().get(ExifTags.Base.Orientation, 1))
-        upright.info['exif'] = tags.tobytes()
-    except Exception:  # whatever a parser makes of broken bytes, which say nothing of the pixels
-        return upright
-    turned: Image.Image = ImageOps.exif_transpose(upright)
-    return turned
-
-
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Grey values of 16 bits, of 32 bits or floats to 0 … 255, where Pillow itself would clip them.
-
-    32 bits and floats have no convention: white is the smallest of 1 (floats), 255 and 65535 that no value exceeds.
-    """
-    values = np.asarray(image, dtype=np.float64)
-    whites = {'F': (1, 255, 65535), 'I': (255, 65535)}.get(image.mode, (65535,))
-    white = next((white for white in whites if values.max() <= white), whites[-1])
-    return Image.fromarray((values * (255 / white)).round().clip(0, 255).astype(np.uint8))
 
 
 def make_transform(model: nn.Module, normalize: bool = True) -> Any:

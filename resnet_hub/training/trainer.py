@@ -26,7 +26,8 @@ from resnet_hub.checkpoints.folder import (
     write_folder,
 )
 from resnet_hub.data.augmentation import Augmentation, resize, training_batches
-from resnet_hub.data.images import Images, load_images
+from resnet_hub.data.images import Images
+from resnet_hub.data.sources import load_images
 from resnet_hub.inference.evaluate import evaluate
 from resnet_hub.inference.optimize import check_compiler
 from resnet_hub.tables.architectures import ARCHITECTURES

@@ -42,7 +42,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from resnet_hub import ResnetHubError, evaluate, optimize, predict
-from resnet_hub.data.images import Images, load_images
+from resnet_hub.data.images import Images
+from resnet_hub.data.sources import load_images
 from resnet_hub.inference.evaluate import ieee_convolutions
 from resnet_hub.registry import load_model
 from resnet_hub.training.trainer import has_fast_bf16
@@ -346,7 +347,7 @@ def random_images(count: int) -> Images:
 
 TRAIN_USUAL = """
 import peers
-from resnet_hub.data.images import load_images
+from resnet_hub.data.sources import load_images
 name, folder, epochs, device = sys.argv[1:]
 print(json.dumps(peers.train_usual(name, load_images('cifar10', 'train', folder), int(epochs), device)))
 """

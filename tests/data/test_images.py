@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from resnet_hub.data.images import load_images, normalise
+from resnet_hub.data.images import normalise
+from resnet_hub.data.sources import load_images
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.utils.errors import InputError, ResnetHubError
 from tests.conftest import needed

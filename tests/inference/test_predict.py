@@ -16,7 +16,8 @@ from torch import nn
 
 from resnet_hub import InputError, optimize, predict
 from resnet_hub.checkpoints.folder import make_config, write_folder
-from resnet_hub.inference.predict import find_images, make_transform, normalise_like, read_image
+from resnet_hub.data.decode import find_images, read_image
+from resnet_hub.inference.predict import make_transform, normalise_like
 from resnet_hub.tables.datasets import DATASETS
 from tests.conftest import ROOT
 

@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_leaves
 
 from resnet_hub import InputError, Recipe, ResnetHubError, evaluate, train
 from resnet_hub.checkpoints.folder import make_config, write_folder
-from resnet_hub.data.images import load_images, normalise
+from resnet_hub.data.images import normalise
+from resnet_hub.data.sources import load_images
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.training.objective import Objective, Teacher
 from resnet_hub.training.trainer import Trainer
@@ -310,7 +311,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from resnet_hub import Recipe
-from resnet_hub.data.images import load_images
+from resnet_hub.data.sources import load_images
 from resnet_hub.utils.distributed import is_first, process_group
 from resnet_hub.training.trainer import Trainer
 

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from resnet_hub.checkpoints.recognise import recognise
-from resnet_hub.data.images import load_images
+from resnet_hub.data.sources import load_images
 from resnet_hub.hub.package import prepare
 from resnet_hub.inference.evaluate import evaluate
 from resnet_hub.models import PreActResNet, network_class
