@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -48,7 +48,8 @@ class LabelledImages:
         """
         item = self.items[index]
         if isinstance(item, np.ndarray):
-            return as_8_bit(Image.fromarray(np.squeeze(item)), channels)
+            array = item[..., 0] if item.ndim == 3 and item.shape[2] == 1 else item
+            return as_8_bit(Image.fromarray(array), channels)
         if isinstance(item, bytes):
             return read_image(io.BytesIO(item), f'image {index} of {self.name}', channels)
         return read_image(item, channels=channels)
@@ -88,8 +89,8 @@ class LabelledImages:
         """Decode all images into one tensor.
 
         Args:
-            size: height and width that every image is resized to (bicubic); None keeps the size, which must then be
-                the same for all images.
+            size: height and width that every image gets: the shorter side is resized to it (bicubic), and the centre
+                is cut out, as timm does for evaluation. None keeps the size, which must be the same for all images.
             channels: 3 for RGB, 1 for grey.
 
         Raises:
@@ -134,7 +135,7 @@ class _ToPixels:
             if not self.resize:
                 shown = ' and '.join(f'{width}×{height}' for width, height in (self.size, image.size))
                 raise InputError(f'the images have several sizes, {shown}: give one size to resize them to')
-            image = image.resize(self.size, Image.Resampling.BICUBIC)
+            image = ImageOps.fit(image, self.size, Image.Resampling.BICUBIC)
         pixels = torch.from_numpy(np.array(image))
         return pixels if pixels.ndim == 3 else pixels[..., None]
 

@@ -10,7 +10,6 @@ import pickle
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -290,27 +289,27 @@ class _ParquetItems(Sequence[Any]):
                 self.places.append((file, group))
                 count += metadata.row_group(group).num_rows
         self.total = count
+        self.kept, self.images = -1, None  # number and images of the row group that is in memory
 
     def __len__(self) -> int:
         return self.total
 
     def __getitem__(self, index: Any) -> Any:
         group = int(np.searchsorted(self.starts, index, 'right')) - 1
-        file, number = self.places[group]
-        row = index - self.starts[group]
-        encoded = _row_group(file, number, self.column)[row].as_py()
+        if group != self.kept:
+            self.kept, self.images = group, self._read(*self.places[group])
+        encoded = self.images[index - self.starts[group]].as_py()
         if encoded is None:
+            file, _ = self.places[group]
             raise InputError(f'{file}: row {index} has no image (null in the column {self.column})')
         return encoded
 
+    def _read(self, file: str, group: int) -> Any:
+        import pyarrow.parquet as pq
 
-@lru_cache(2)
-def _row_group(file: str, number: int, column: str) -> Any:
-    import pyarrow.parquet as pq
-
-    values = pq.ParquetFile(file).read_row_group(number, columns=[column], use_threads=False).column(column)
-    values = values.combine_chunks()
-    return values.field('bytes') if hasattr(values, 'field') else values
+        column = pq.ParquetFile(file).read_row_group(group, columns=[self.column], use_threads=False).column(0)
+        images = column.combine_chunks()
+        return images.field('bytes') if hasattr(images, 'field') else images
 
 
 # ----------------------------------------------------------------------------------------------- folders and lists
@@ -397,7 +396,7 @@ def _npz(path: Path, split: str, row: Dataset | None) -> LabelledImages | None:
 def _npy(path: Path, split: str, row: Dataset | None) -> LabelledImages | None:
     """An array of images in one .npy file, and an array of labels in another (CIFAR-10-C, CIFAR-10.1)."""
     if path.is_dir():
-        files = [file for file in sorted(path.glob('*.npy')) if 'label' not in file.stem]
+        files = [file for file in sorted(path.glob('*.npy')) if not re.search('label|^y', file.stem)]
         of_split = [file for file in files if any(name in file.stem.lower() for name in _SPLITS[split])]
         files = of_split or files
         if not files:
@@ -510,13 +509,19 @@ class _PickledArray:
         return np.frombuffer(data, np.uint8).reshape(shape)
 
 
+def _to_bytes(text: str, encoding: str) -> bytes:
+    return text.encode('latin1')
+
+
 class _ArraysOnly(pickle.Unpickler):
     """An unpickler that can build numbers, text, lists, dictionaries and `_PickledArray` only."""
 
     def find_class(self, module: str, name: str) -> Any:
-        allowed = {'_reconstruct', 'ndarray', 'dtype'}
-        if module in ('numpy', 'numpy.core.multiarray', 'numpy._core.multiarray') and name in allowed:
+        package = module.partition('.')[0]
+        if package == 'numpy' and name in ('_reconstruct', 'ndarray', 'dtype'):
             return _PickledArray
+        if (module, name) == ('_codecs', 'encode'):  # Python 3 writes bytes so
+            return _to_bytes
         raise InputError(f'the file names {module}.{name}, which no batch of CIFAR needs; it was not loaded')
 
 

@@ -187,6 +187,7 @@ def _write(path: Path, data: bytes) -> None:
     Path(name).replace(path)
 
 
+KIND = '(?:models|datasets)'  # a test keeps both apart by the names of the repositories
 REPO = r'(?P<repo>[\w.-]+/[\w.-]+)'
 REVISION = r'(?P<revision>[^/]+|refs/[^/]+/[^/]+)'  # the client quotes the slashes of a revision
 
@@ -530,8 +531,8 @@ ROUTES: tuple[tuple[str, str, Callable[..., Answer]], ...] = (
     ('GET', '/api/whoami-v2', Handler.whoami),
     ('POST', '/api/repos/create', Handler.create_repo),
     ('POST', '/api/validate-yaml', Handler.validate_yaml),
-    ('GET', f'/api/models/{REPO}(/revision/{REVISION})?', Handler.info),
-    ('GET', f'/api/models/{REPO}/tree/{REVISION}(/(?P<path>.+))?', Handler.tree),
+    ('GET', f'/api/{KIND}/{REPO}(/revision/{REVISION})?', Handler.info),
+    ('GET', f'/api/{KIND}/{REPO}/tree/{REVISION}(/(?P<path>.+))?', Handler.tree),
     ('POST', f'/api/models/{REPO}/paths-info/{REVISION}', Handler.paths_info),
     ('GET', f'/api/models/{REPO}/refs', Handler.refs),
     ('POST', f'/api/models/{REPO}/branch/{REVISION}', Handler.branch),
@@ -540,7 +541,7 @@ ROUTES: tuple[tuple[str, str, Callable[..., Answer]], ...] = (
     ('POST', f'/{REPO}[.]git/info/lfs/objects/batch', Handler.lfs_batch),
     ('POST', f'/{REPO}[.]git/info/lfs/objects/verify', Handler.lfs_verify),
     ('PUT', '/lfs/(?P<oid>[0-9a-f]{64})', Handler.lfs_put),
-    ('GET HEAD', f'/{REPO}/resolve/{REVISION}/(?P<path>.+)', Handler.resolve),
+    ('GET HEAD', f'(?:/datasets)?/{REPO}/resolve/{REVISION}/(?P<path>.+)', Handler.resolve),
     ('GET HEAD', '/cdn/(?P<oid>[0-9a-f]{64})', Handler.cdn),
 )
 
