@@ -147,8 +147,9 @@ def _download(repo: str, revision: str | None, folder: str, split: str) -> Path:
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import RevisionNotFoundError
 
-    if constants.HF_HUB_OFFLINE:
-        return Path(snapshot_download(repo, repo_type='dataset', revision=revision)) / folder
+    if constants.HF_HUB_OFFLINE:  # only the cache can tell which files there are
+        cached: Any = {'revision': revision, 'allow_patterns': f'*{split}*.parquet'}
+        return Path(snapshot_download(repo, repo_type='dataset', **cached)) / folder
     for branch in (revision,) if revision else (None, 'refs/convert/parquet'):
         try:
             names = HfApi().list_repo_files(repo, repo_type='dataset', revision=branch)
@@ -289,7 +290,8 @@ class _ParquetItems(Sequence[Any]):
                 self.places.append((file, group))
                 count += metadata.row_group(group).num_rows
         self.total = count
-        self.kept, self.images = -1, None  # number and images of the row group that is in memory
+        self.images: Any = None
+        self.kept = -1  # number of the row group whose images are in memory
 
     def __len__(self) -> int:
         return self.total

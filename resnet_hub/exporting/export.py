@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from resnet_hub.data.decode import find_images, read_image
 from resnet_hub.data.images import Images
 from resnet_hub.data.sources import load_images
 from resnet_hub.exporting.metadata import describe
@@ -19,7 +20,7 @@ from resnet_hub.exporting.options import Options
 from resnet_hub.exporting.preprocessing import Preprocessing
 from resnet_hub.inference.evaluate import dataset_of
 from resnet_hub.inference.optimize import optimize
-from resnet_hub.inference.predict import find_images, make_transform, normalise_like, read_image
+from resnet_hub.inference.predict import make_transform, normalise_like
 from resnet_hub.registry import load_model
 from resnet_hub.runtimes.exported import ExportedNetwork, load_exported
 from resnet_hub.runtimes.formats import FORMATS, find_format, format_of

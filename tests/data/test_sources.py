@@ -163,7 +163,8 @@ def test_a_data_set_of_the_hub(pixels, hub, clients):  # noqa: F811
         done = answer(address)
         assert done.out.split() == [address, *wanted], done.err
     assert not [name for name in hub.requests if 'train-0' in name]
-    assert answer('me/flat', offline=True).out.split() == ['me/flat', *wanted]
+    done = answer('me/flat', offline=True)
+    assert done.out.split() == ['me/flat', *wanted], done.err
     for address, message in (
         ('me/two', 'several configurations: large, small; add one to the address'),
         ('me/none', 'holds no parquet files'),
