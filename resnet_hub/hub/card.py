@@ -1,32 +1,40 @@
-"""The model card: what a person wants to know about weights, out of config.json and evaluation.json.
+"""The model card: the README.md of a network on the Hub or in a folder.
 
-The same input gives the same text: no time, no path of this machine. The metadata is written and read by
-huggingface_hub, so that no text can break it.
+It is made of config.json and evaluation.json alone: the same input gives the same text. huggingface_hub writes and reads
+the metadata, so that no text can break it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
 from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.datasets import DATASETS
-from resnet_hub.tables.weights import WEIGHTS, Weights
+from resnet_hub.tables.weights import REPOSITORY, WEIGHTS, Weights
 from resnet_hub.utils.errors import InputError
 
-GITHUB = 'org/repo'  #: this project, for torch.hub
+_logger = logging.getLogger(__name__)
 MARK = '<!-- Written by resnet-hub from config.json and evaluation.json. Without this line the card is yours. -->'
-#: key of evaluation.json: type and name of the metric in the card, format in its table
+#: key of evaluation.json: type and name of the metric in the card's metadata, heading and format in its table
 METRICS = {
-    'top1': ('accuracy', 'top-1 accuracy, %', '.2f'),
-    'top5': ('accuracy', 'top-5 accuracy, %', '.2f'),
-    'nll': ('nll', 'negative log-likelihood, nats', '.4f'),
+    'top1': ('accuracy', 'top-1 accuracy, %', 'top-1 %', '.2f'),
+    'top5': ('accuracy', 'top-5 accuracy, %', 'top-5 %', '.2f'),
+    'nll': ('nll', 'negative log-likelihood, nats', 'NLL', '.4f'),
+    'ece': ('ece', 'expected calibration error, %', 'ECE %', '.2f'),
 }
-#: paper: key, authors, title, where and when
+REQUIRED_METRICS = ('top1', 'top5', 'nll')  #: older evaluations have no others
+_HUB, _LOCAL = 'hf-hub:', 'local-dir:'
+_LICENSES = ('unknown', 'other')  #: the Hub's, beside the identifiers of SPDX
+#: the part of a card that `--description` gave
+_DESCRIPTION = re.compile(r'<!-- description -->\n(.*?)\n<!-- /description -->', re.DOTALL)
+#: arXiv number: BibTeX key, authors, title, venue, year
 _PAPERS = {
     '1512.03385': ('he2016deep', 'He, Kaiming and Zhang, Xiangyu and Ren, Shaoqing and Sun, Jian', 'Deep Residual Learning for Image Recognition', 'CVPR', 2016),
     '1603.05027': ('he2016identity', 'He, Kaiming and Zhang, Xiangyu and Ren, Shaoqing and Sun, Jian', 'Identity Mappings in Deep Residual Networks', 'ECCV', 2016),
@@ -36,80 +44,118 @@ _PAPERS = {
 
 
 def make_card(
-    repo_id: str,
+    source: str,
     config: Mapping[str, Any],
-    results: Sequence[Mapping[str, Any]] = (),
+    results: Sequence[Mapping[str, Any]] | None = None,
     *,
     license: str | None = None,
     description: str | None = None,
     curves: bool = False,
 ) -> str:
-    """README.md of a repository with the network that `config` describes.
+    """Return the README.md of the network that `config` describes.
 
     Args:
-        repo_id: where it will be, for the usage examples.
+        source: timm's name of the network, for the usage examples: 'hf-hub:OWNER/NAME' or 'local-dir:FOLDER'.
         config: config.json, see `checkpoints.folder.make_config`.
-        results: evaluation.json, see `package.read_results`.
-        license: SPDX identifier; None: that of the published weights that it is, else unknown.
-        description: Markdown, the beginning of the text.
-        curves: there is a curves.png beside it.
+        results: evaluation.json, see `package.read_results`. None takes what a conversion measured, if it did.
+        license: SPDX identifier. None takes that of the published weights that the network is, else 'unknown'.
+        description: Markdown for the beginning of the text.
+        curves: whether there is a curves.png beside it.
 
     Raises:
         InputError: the license is not that of the published weights.
     """
-    data = _metadata(repo_id, config, results, license)
-    body = '\n\n'.join(
-        section.strip() for section in _sections(repo_id, config, results, description, curves) if section
-    )
+    results = measured_by_conversion(config) if results is None else results
+    data = _metadata(source, config, results, license)
+    sections = _sections(source, config, results, description, curves)
+    body = '\n\n'.join(section.strip() for section in sections if section)
     text = f'---\n{data.to_yaml()}\n---\n\n{body}\n\n{MARK}\n'
-    check_card(text, repo_id, config, results)
+    check_card(text, config, results)
     return text
 
 
-def check_card(text: str, repo_id: str, config: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
-    """Read a card as the Hub does, and compare its license with the publisher's, its metrics with an evaluation.
+def measured_by_conversion(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what `resnet-hub convert --check` measured, in the form of evaluation.json; [] if it measured nothing."""
+    return [{'split': 'test', **config['measured']}] if 'measured' in config else []
 
-    Returns:
-        the license that it says, '' for none.
+
+def is_own_card(text: str) -> bool:
+    """Whether a person wrote or edited a card: it has text behind its metadata, and lacks the line of ours."""
+    return text.lstrip().startswith('---') and MARK not in text and bool(_body(text))
+
+
+def _body(text: str) -> str:
+    """What stands behind the metadata of a card."""
+    return re.sub(r'\A\s*---.*?^---\s*$', '', text, flags=re.DOTALL | re.MULTILINE).strip()
+
+
+def read_license(text: str) -> str | None:
+    """Return the license that the metadata of a card names; None for 'unknown', none, or unreadable metadata."""
+    try:
+        license = str(_read(text).license or 'unknown').lower()
+    except InputError:
+        return None
+    return None if license == 'unknown' else license
+
+
+def read_description(text: str) -> str | None:
+    """Return the description in a card that `make_card` wrote."""
+    found = _DESCRIPTION.search(text)
+    return found[1] if found else None
+
+
+def _read(text: str, name: str = 'README.md') -> Any:
+    """Read the metadata of a card as the Hub does.
 
     Raises:
-        InputError: its metadata is broken, its license is not that of the published weights, or its metrics are not
-            those of `results`.
+        InputError: the Hub's client cannot read it.
     """
     try:
-        data = ModelCard(text).data.to_dict()
-        license, found = str(data.get('license', '')), data.get('model-index', ())
-    except Exception as error:  # whatever a parser makes of broken metadata
+        return ModelCard(text).data
+    except Exception as error:  # many types, from the YAML parser and from the client
         problem = ' '.join(str(error).split())
-        raise InputError(f'the metadata of README.md cannot be read ({problem}); correct it, or remove it') from None
+        raise InputError(f'the metadata of {name} cannot be read ({problem}); correct it, or remove it') from error
+
+
+def check_card(
+    text: str, config: Mapping[str, Any], results: Sequence[Mapping[str, Any]], name: str = 'README.md'
+) -> str:
+    """Check that a card contradicts neither the publisher's license nor an evaluation.
+
+    A card may say more than the evaluation, or less.
+
+    Args:
+        name: what the errors call the card.
+
+    Returns:
+        The license that the card names, '' for none.
+
+    Raises:
+        InputError: its metadata is broken, its license is not that of the published weights, or one of its metrics
+            differs from the one in `results`.
+    """
+    data = _read(text, name)
+    license = str(data.license or '')
     theirs = published(config)
     if theirs and license.lower() != theirs[1].publisher.license.lower():
         raise InputError(
-            f'README.md for {repo_id} says license {license or "nothing"}; these are the weights {theirs[0]}, which are '
-            f'under {theirs[1].publisher.license}: correct the card, or remove it to have it written anew'
+            f'{name} says license {license or "nothing"}; these are the weights {theirs[0]}, which are under '
+            f'{theirs[1].publisher.license}: correct the card, or remove it to have it written anew'
         )
-    said = {
-        (result['dataset']['type'], result['dataset'].get('split'), metric.get('name')): metric['value']
-        for model in found
-        for result in model['results']
-        for metric in result['metrics']
-    }
-    measured = {
-        (DATASETS[r['dataset']].repo, r['split'], name): r[key]
-        for r in results
-        for key, (_, name, _) in METRICS.items()
-    }
-    if said != measured:
-        key = next(key for key in {**measured, **said} if measured.get(key) != said.get(key))
-        raise InputError(
-            f'README.md for {repo_id} says {said.get(key)} of {", ".join(map(str, key))}; evaluation.json says '
-            f'{measured.get(key)}: correct the card, or remove it to have it written anew'
-        )
+    said = {(r.dataset_type, r.dataset_split, r.metric_name): r.metric_value for r in data.eval_results or ()}
+    for result in results:
+        for key, (_, metric, *_) in METRICS.items():
+            value = said.get((DATASETS[result['dataset']].repo, result['split'], metric))
+            if key in result and value not in (None, result[key]):
+                raise InputError(
+                    f'{name} says {value} of {result["dataset"]}, {result["split"]}, {metric}; evaluation.json says '
+                    f'{result[key]}: correct the card, or remove it to have it written anew'
+                )
     return license
 
 
 def published(config: Mapping[str, Any]) -> tuple[str, Weights] | None:
-    """The weights of the catalog that a network is, or was converted from, if it is one of them."""
+    """Return the name and row of the weights that a network is, or was converted from, if the table has them."""
     source = config.get('source', {})
     digests = [f'sha256:{digest}' for digest in (config.get('sha256'), source.get('sha256')) if digest]
     for name, row in WEIGHTS.items():
@@ -119,7 +165,7 @@ def published(config: Mapping[str, Any]) -> tuple[str, Weights] | None:
 
 
 def _metadata(
-    repo_id: str, config: Mapping[str, Any], results: Sequence[Mapping[str, Any]], license: str | None
+    source: str, config: Mapping[str, Any], results: Sequence[Mapping[str, Any]], license: str | None
 ) -> ModelCardData:
     data = ModelCardData(
         license=_license(config, license),
@@ -130,7 +176,7 @@ def _metadata(
         base_model=_base_model(config),
     )
     if results:
-        data.model_name = repo_id.rpartition('/')[2]
+        data.model_name = _title(source)
         data.eval_results = [
             EvalResult(
                 task_type='image-classification',
@@ -143,7 +189,8 @@ def _metadata(
                 metric_name=name,
             )
             for result in results
-            for key, (kind, name, _) in METRICS.items()
+            for key, (kind, name, *_) in METRICS.items()
+            if key in result
         ]
     return data
 
@@ -153,11 +200,20 @@ def _license(config: Mapping[str, Any], license: str | None) -> str:
     own = found[1].publisher.license if found else 'unknown'
     if found and license and license.lower() != own.lower():
         raise InputError(f'these are the weights {found[0]}, which are under {own}: leave out --license')
+    if license and license.lower() not in _LICENSES:
+        try:
+            canonicalize_license_expression(license)
+        except InvalidLicenseExpression:
+            _logger.warning('SPDX knows no license %r (https://spdx.org/licenses); it is written as it is', license)
     return (license or own).lower()
 
 
+def _title(source: str) -> str:
+    return re.split('[:/]', source)[-1]
+
+
 def _datasets(config: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What it was trained on, as far as that is known, and measured on."""
+    """The names of the data sets that it was trained on, as far as that is known, and measured on."""
     found = published(config)
     trained = found[1].dataset if found else config.get('recipe', {}).get('dataset')
     names = tuple(config.get('label_names') or ())
@@ -173,18 +229,18 @@ def _base_model(config: Mapping[str, Any]) -> str | None:
 
 
 def _sections(
-    repo_id: str,
+    source: str,
     config: Mapping[str, Any],
     results: Sequence[Mapping[str, Any]],
     description: str | None,
     curves: bool,
 ) -> list[str]:
     return [
-        f'# {repo_id.rpartition("/")[2]}',
-        description or '',
+        f'# {_title(source)}',
+        f'<!-- description -->\n{description.strip()}\n<!-- /description -->' if description else '',
         _what_it_is(config),
         _figures(results),
-        _usage(repo_id, config),
+        _usage(source, config),
         _training(config, curves),
         _provenance(config),
         _notice(config),
@@ -210,14 +266,20 @@ def _what_it_is(config: Mapping[str, Any]) -> str:
 def _figures(results: Sequence[Mapping[str, Any]]) -> str:
     if not results:
         return ''
-    lines = ['| data | split | images | top-1 % | top-5 % | nll |', '| :-- | :-- | --: | --: | --: | --: |']
-    for r in results:
-        figures = [format(r[key], spec) for key, (_, _, spec) in METRICS.items()]
-        lines.append(f'| {r["dataset"]} | {r["split"]} | {r["images"]:,} | {" | ".join(figures)} |')
-    return '\n'.join([*lines, '', 'Measured by `resnet-hub evaluate` on the weights of this repository.'])
+    shown = [key for key in METRICS if any(key in result for result in results)]
+    headings = ['data', 'split', 'images', *(METRICS[key][2] for key in shown)]
+    lines = [f'| {" | ".join(headings)} |', f'| :-- | :-- {"| --: " * (len(headings) - 2)}|']
+    for result in results:
+        figures = [format(result[key], METRICS[key][3]) if key in result else '' for key in shown]
+        lines.append(f'| {result["dataset"]} | {result["split"]} | {result["images"]:,} | {" | ".join(figures)} |')
+    note = (
+        'Measured by `resnet-hub evaluate` on these very weights, in float32. NLL is the mean negative log-likelihood'
+    )
+    calibration = ', ECE the expected calibration error over 15 bins' if 'ece' in shown else ''
+    return '\n'.join([*lines, '', f'{note} in nats{calibration}.'])
 
 
-def _usage(repo_id: str, config: Mapping[str, Any]) -> str:
+def _usage(source: str, config: Mapping[str, Any]) -> str:
     channels = config.get('model_args', {}).get('in_chans', 3)
     if channels == 3:
         x = "transform(Image.open('cat.jpg').convert('RGB'))[None]"
@@ -227,37 +289,41 @@ def _usage(repo_id: str, config: Mapping[str, Any]) -> str:
     blocks = [
         f"""## Use
 
-The architecture comes with [resnet-hub](https://github.com/{GITHUB}): after
+The network is part of [resnet-hub](https://github.com/{REPOSITORY}), which adds it to timm and transformers:
 
 ```bash
-pip install git+https://github.com/{GITHUB}
+pip install git+https://github.com/{REPOSITORY}
 ```
 
-timm and transformers have it, without an import.
+No further import is needed:
 
 ```python
 import timm
 import torch
 from PIL import Image
 
-model = timm.create_model('hf-hub:{repo_id}', pretrained=True).eval()
+model = timm.create_model('{source}', pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 with torch.inference_mode():
     best = model({x}).argmax().item()
 print({label})
-```
+```"""
+    ]
+    if source.startswith(_HUB):
+        blocks += _usage_on_the_hub(source.removeprefix(_HUB), config['architecture'], channels)
+    return '\n\n'.join(blocks)
 
-torch.hub needs no installation:
+
+def _usage_on_the_hub(repo_id: str, architecture: str, channels: int) -> list[str]:
+    """The examples that only a repository has: torch.hub, transformers (which takes RGB images alone), download."""
+    torch_hub = f"""torch.hub needs no installation of resnet-hub:
 
 ```python
 import torch
 
-model = torch.hub.load('{GITHUB}', '{config['architecture']}', pretrained='hf-hub:{repo_id}', trust_repo=True)
+model = torch.hub.load('{REPOSITORY}', '{architecture}', pretrained='hf-hub:{repo_id}', trust_repo=True)
 ```"""
-    ]
-    if channels == 3:
-        blocks.append(
-            f"""transformers:
+    transformers = f"""With transformers:
 
 ```python
 from transformers import pipeline
@@ -265,32 +331,31 @@ from transformers import pipeline
 classify = pipeline('image-classification', '{repo_id}')
 print(classify('cat.jpg'))
 ```"""
-        )
-    blocks.append(
-        f"""`resnet-hub download {repo_id} -o {repo_id.rpartition('/')[2]}` verifies every file against the digests of the
-repository."""
-    )
-    return '\n\n'.join(blocks)
+    command = f'resnet-hub download {repo_id} -o {_title(repo_id)}'
+    download = f'`{command}` downloads the files and compares each with the digest that the Hub lists.'
+    return [torch_hub, *([transformers] if channels == 3 else []), download]
 
 
 def _training(config: Mapping[str, Any], curves: bool) -> str:
     if 'recipe' not in config:
         return ''
     recipe = ''.join(f'{_inline(key)} = {json.dumps(value)}\n' for key, value in config['recipe'].items())
-    image = '\n\n![loss and learning rate](curves.png)' if curves else ''
-    return f'## Training\n\nBy `resnet-hub train` with the recipe\n\n```toml\n{recipe}```{image}'
+    image = '\n\n![The training loss of each epoch](curves.png)' if curves else ''
+    return f'## Training\n\nTrained by `resnet-hub train` with this recipe:\n\n```toml\n{recipe}```{image}'
 
 
 def _provenance(config: Mapping[str, Any]) -> str:
     cfg, source = config['pretrained_cfg'], config.get('source', {})
-    assumed = ', assumed by the number of classes' if config.get('normalisation') == 'assumed' else ''
+    assumed = ' (assumed from the number of classes)' if config.get('normalisation') == 'assumed' else ''
     lines = [
-        f'model.safetensors has SHA-256 `{config["sha256"]}`.',
-        f'Images are scaled to 0 … 1 and normalised with mean {tuple(cfg["mean"])} and std {tuple(cfg["std"])}{assumed}.',
+        f'model.safetensors has the SHA-256 `{config["sha256"]}`.',
+        f'The pixels are scaled to 0 … 1, then normalised with the mean {tuple(cfg["mean"])} and the standard deviation '
+        f'{tuple(cfg["std"])}{assumed}.',
     ]
     if source:
         digest = f' (SHA-256 `{_inline(source["sha256"])}`)' if source.get('sha256') else ''
-        lines.append(f'Converted by resnet-hub from `{_inline(source.get("name", "a file"))}`{digest}.')
+        layout = f', layout {_inline(source["layout"])}' if source.get('layout') else ''
+        lines.append(f'Converted by resnet-hub from `{_inline(source.get("name", "a file"))}`{digest}{layout}.')
         lines += [f'Assumed: {_inline(text)}.' for text in source.get('assumptions', ())]
         lines += [f'Left out: {_inline(k)} ({_inline(why)}).' for k, why in source.get('dropped', {}).items()]
     return '## Provenance\n\n' + '\n'.join(f'- {line}' for line in lines)
@@ -321,5 +386,5 @@ def _citation(config: Mapping[str, Any]) -> str:
 
 
 def _inline(value: object) -> Any:
-    """A value out of a file, for the middle of a line: no line breaks, no Markdown that would end it."""
+    """Return a value from a file in a form that cannot end the line of Markdown around it."""
     return value if isinstance(value, int | float) else ' '.join(str(value).replace('`', "'").replace('|', '/').split())

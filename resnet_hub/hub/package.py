@@ -1,11 +1,11 @@
-"""What a model folder becomes in a repository: everything is checked and made here, without a network."""
+"""From a model folder to the files of a repository: everything is checked and made here, without a network."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -22,13 +22,23 @@ from resnet_hub.checkpoints.folder import (
     RECIPE_FILE,
     WEIGHTS_FILE,
 )
-from resnet_hub.hub.card import MARK, METRICS, check_card, make_card
+from resnet_hub.hub.card import (
+    METRICS,
+    REQUIRED_METRICS,
+    check_card,
+    is_own_card,
+    make_card,
+    measured_by_conversion,
+    published,
+    read_description,
+    read_license,
+)
 from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.training.recipe import Recipe
 from resnet_hub.utils.errors import InputError, ResnetHubError
 
-#: copied from the folder if they are there
+#: copied from the folder where they are there
 _EXTRAS = (RECIPE_FILE, HISTORY_FILE, CURVES_FILE)
 OWN_FILES = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, EVALUATION_FILE, *_EXTRAS)
 _LOCAL = 'local-dir:'
@@ -36,25 +46,63 @@ _LOCAL = 'local-dir:'
 
 @dataclass(frozen=True)
 class Package:
-    """What a folder becomes in a repository."""
+    """A folder that is ready to be sent."""
 
     folder: Path
     repo_id: str
+    config: Mapping[str, Any]
+    results: Sequence[Mapping[str, Any]]
+    license: str | None
+    description: str | None
     files: Mapping[str, bytes]  #: by their names in the repository
 
     @property
     def card(self) -> str:
         return self.files[CARD_FILE].decode()
 
+    def with_card(self, there: bytes | None) -> Package:
+        """Return the package with its card, where the repository has the card `there` already.
+
+        A person's own card is sent, or stays, as it is: the one in the folder, else the one in the repository. A card of
+        ours is written anew, and keeps license and description of the earlier one.
+
+        Raises:
+            InputError: the own card contradicts the options, the evaluation, or the license of the published weights.
+        """
+        here = _read_card(self.folder)
+        theirs = None if there is None else there.decode(errors='replace')
+        if here is not None and is_own_card(here):
+            card = self._check_own_card(here, str(self.folder / CARD_FILE)).encode()
+        elif there is not None and theirs is not None and is_own_card(theirs):
+            self._check_own_card(theirs, f'{CARD_FILE} in {self.repo_id}')
+            card = there
+        else:
+            earlier = [text for text in (theirs, here) if text]
+            card = make_card(
+                f'hf-hub:{self.repo_id}',
+                self.config,
+                self.results,
+                license=self.license or _license_of(self.config, earlier),
+                description=self.description or next(filter(None, map(read_description, earlier)), None),
+                curves=CURVES_FILE in self.files,
+            ).encode()
+        return replace(self, files={CARD_FILE: card, **{k: v for k, v in self.files.items() if k != CARD_FILE}})
+
+    def _check_own_card(self, card: str, name: str) -> str:
+        said = check_card(card, self.config, self.results, name)
+        if self.description or (self.license and self.license.lower() != said.lower()):
+            raise InputError(f'{name} is a card of your own: write license and description into it')
+        return card
+
 
 def prepare(folder: str | Path, repo_id: str, *, license: str | None = None, description: str | None = None) -> Package:
-    """Check a model folder and make what is to be sent of it, without a network.
+    """Check a model folder and return what is to be sent, without a network.
 
-    A README.md of one's own is sent as it is if it has metadata, and lacks the last line of the cards written here.
+    A person's own README.md is sent as it is. It is one that has metadata and text, and lacks the last line of our cards.
 
     Raises:
-        InputError: the folder is no network of ours with weights, computes no finite logits, its evaluation or card do
-            not fit, or its own card leaves no use for the options.
+        InputError: the folder is no network of ours with weights, its logits are not finite, its evaluation or card does
+            not fit it, or the options contradict its own card.
     """
     folder = Path(folder)
     check_repo_id(repo_id)
@@ -73,29 +121,25 @@ def prepare(folder: str | Path, repo_id: str, *, license: str | None = None, des
     if _LOCAL.encode() in files.get(RECIPE_FILE, b''):
         recipe = Recipe.from_file(folder / RECIPE_FILE)
         files[RECIPE_FILE] = replace(recipe, teacher=_without_folder(recipe.teacher)).to_toml().encode()
-    card = _own_card(folder)
-    if card is None:
-        curves = CURVES_FILE in files
-        card = make_card(repo_id, config, results, license=license, description=description, curves=curves)
-    else:
-        said = check_card(card, repo_id, config, results)
-        if description or (license and license.lower() != said.lower()):
-            raise InputError(f'{folder / CARD_FILE} is a card of your own: write license and description into it')
-    return Package(folder, repo_id, {CARD_FILE: card.encode(), **files})
+    return Package(folder, repo_id, config, results, license, description, files).with_card(None)
 
 
 def check_repo_id(repo_id: str) -> None:
-    """Raises InputError for what is no 'OWNER/NAME'."""
+    """Raise InputError unless `repo_id` is 'OWNER/NAME'."""
     try:
         validate_repo_id(repo_id)
     except ValueError as error:
-        raise InputError(f'{" ".join(str(error).split())} Use OWNER/NAME') from None
+        raise InputError(f'{" ".join(str(error).split())} Use OWNER/NAME') from error
     if repo_id.count('/') != 1:
         raise InputError(f'{repo_id!r} is not a repository: use OWNER/NAME')
 
 
 def read_config(path: Path, what: str) -> dict[str, Any]:
-    """config.json of a network of ours; `what` it belongs to begins the errors.
+    """Read the config.json of a network of ours.
+
+    Args:
+        path: the file.
+        what: the folder or repository that it belongs to, for the errors.
 
     Raises:
         InputError: it is missing or broken, or names an architecture that is not ours.
@@ -108,7 +152,9 @@ def read_config(path: Path, what: str) -> dict[str, Any]:
             f'{what} has no {path.name}; `resnet-hub convert` makes a model folder of a checkpoint'
         ) from None
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise InputError(f'{path.name} of {what} cannot be read ({" ".join(str(error).split())}); correct it') from None
+        raise InputError(
+            f'{path.name} of {what} cannot be read ({" ".join(str(error).split())}); correct it'
+        ) from error
     if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise InputError(
             f'{what} holds {architecture!r}, which is not a network of resnet-hub; `resnet-hub list` shows those that are'
@@ -126,22 +172,22 @@ def _encode(content: Any) -> bytes:
 
 
 def _without_folder(teacher: str) -> str:
-    """'local-dir:/home/me/runs/net' is 'local-dir:net' to others."""
+    """Return 'local-dir:net' for 'local-dir:/home/me/runs/net': folders of this machine mean nothing to others."""
     return _LOCAL + PureWindowsPath(teacher.removeprefix(_LOCAL)).name if teacher.startswith(_LOCAL) else teacher
 
 
 def _portable_config(config: Mapping[str, Any], sha256: str, folder: Path) -> dict[str, Any]:
-    """A config that timm and transformers both read, with the digest of the weights.
+    """Return the config in a form that timm and transformers both read, with the digest of the weights.
 
-    timm's own export writes the number of classes among the model arguments, where transformers fails on it, and
-    label names where only timm looks for them.
+    timm's own export writes the number of classes among the model arguments, where transformers fails on it, and the
+    label names where only timm finds them.
 
     Raises:
         InputError: the config has the digest of other weights, or something else where an object belongs.
     """
     for key in ('model_args', 'source', 'recipe', 'measured'):
         if not isinstance(config.get(key, {}), dict):
-            raise InputError(f'{key} in {folder / CONFIG_FILE} is no object; correct it, or leave it out')
+            raise InputError(f'{key} in {folder / CONFIG_FILE} is not a JSON object; correct it, or leave it out')
     if config.get('sha256', sha256) != sha256:
         raise InputError(
             f'{folder / WEIGHTS_FILE} is not the file that {CONFIG_FILE} has the digest of: take both from the same '
@@ -161,23 +207,22 @@ def _portable_config(config: Mapping[str, Any], sha256: str, folder: Path) -> di
 
 
 def read_results(folder: Path, config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The entries of evaluation.json, else what a conversion measured; without the name of the model.
+    """Return the entries of evaluation.json, else what a conversion measured, without the name of the model.
 
     Raises:
-        InputError: an entry is broken, or of another number of classes; or they are of several models.
+        InputError: an entry is broken or has another number of classes, or the entries are of several models.
     """
     path = folder / EVALUATION_FILE
-    converted = [{'split': 'test', **config['measured']}] if 'measured' in config else []
     try:
-        entries = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else converted
-        results = [{key: entry[key] for key in ('dataset', 'split', *METRICS, 'images')} for entry in entries]
+        entries = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else measured_by_conversion(config)
+        results = [_result(entry) for entry in entries]
         rounded = any(entry.get('precision', 'float32') != 'float32' for entry in entries)
         measured = [(entry.get('model'), entry['dataset'], entry['split']) for entry in entries]
         mixed = len({model for model, _, _ in measured}) > 1 or len({*measured}) < len(measured)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f'{path} is not what `resnet-hub evaluate --json` prints ({error!r}); run it again, or remove the file'
-        ) from None
+        ) from error
     if mixed:
         raise InputError(
             f'{path} has figures of several models, or some twice: run `resnet-hub evaluate --json` on this one alone'
@@ -186,7 +231,7 @@ def read_results(folder: Path, config: Mapping[str, Any]) -> list[dict[str, Any]
         raise InputError(f'{path} was measured in another precision: run `resnet-hub evaluate --json` without --bf16')
     for result in results:
         classes = DATASETS[result['dataset']].classes if result['dataset'] in DATASETS else ()
-        numbers = [result[key] for key in (*METRICS, 'images')]
+        numbers = [result[key] for key in (*METRICS, 'images') if key in result]
         sound = all(isinstance(x, int | float) and math.isfinite(x) and x >= 0 for x in numbers)
         if not (len(classes) == config['num_classes'] and sound and max(result['top1'], result['top5']) <= 100):
             raise InputError(f'{path} does not fit {folder}: {result}; run `resnet-hub evaluate --json` again')
@@ -195,14 +240,26 @@ def read_results(folder: Path, config: Mapping[str, Any]) -> list[dict[str, Any]
     return results
 
 
+def _result(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of an entry that a card shows."""
+    known = {key: entry[key] for key in ('dataset', 'split', *REQUIRED_METRICS)}
+    further = {key: entry[key] for key in METRICS if key in entry}
+    return {**known, **further, 'images': entry['images']}
+
+
+def _license_of(config: Mapping[str, Any], cards: Sequence[str]) -> str | None:
+    """The license that an earlier card names, unless the table of weights knows that of the network."""
+    return None if published(config) else next(filter(None, map(read_license, cards)), None)
+
+
 def _check_logits(folder: Path) -> None:
-    """The folder loads as it is, and answers with finite numbers."""
+    """Check that the folder loads as it is, and that the network answers with finite numbers."""
     from resnet_hub.registry import load_model
 
     try:
         model: Any = load_model(f'{_LOCAL}{folder}', 'cpu')
     except ResnetHubError as error:
-        raise InputError(f'{error}: config.json and model.safetensors must be of one network') from None
+        raise InputError(f'{error}: config.json and model.safetensors must be of one network') from error
     images = torch.rand(2, *model.pretrained_cfg['input_size'], generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         logits = model(images)
@@ -210,12 +267,11 @@ def _check_logits(folder: Path) -> None:
         raise InputError(f'{folder} computes NaN or infinity: these weights are broken, train or convert them again')
 
 
-def _own_card(folder: Path) -> str | None:
+def _read_card(folder: Path) -> str | None:
     path = folder / CARD_FILE
     if not path.is_file():
         return None
     try:
-        text = path.read_text(encoding='utf-8-sig')
+        return path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError as error:
-        raise InputError(f'{path} is not UTF-8 ({error}); save it as that') from None
-    return text if text.lstrip().startswith('---') and MARK not in text else None
+        raise InputError(f'{path} is not UTF-8 ({error}); save it as UTF-8') from error

@@ -1,8 +1,9 @@
-"""From a model folder to a repository on the Hub: what `package` made of it is sent in one commit."""
+"""From a model folder to a repository on the Hub, in one commit."""
 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
+from resnet_hub.checkpoints.folder import CARD_FILE
 from resnet_hub.hub.package import OWN_FILES, Package, prepare
 from resnet_hub.utils.errors import InputError, ResnetHubError
 from resnet_hub.utils.hub_client import DamagedError, ask
@@ -18,7 +20,7 @@ from resnet_hub.utils.hub_client import DamagedError, ask
 
 @dataclass(frozen=True)
 class Upload:
-    """What became of a folder."""
+    """What happened to a folder."""
 
     folder: Path
     repo_id: str
@@ -38,25 +40,28 @@ def push_to_hub(
     description: str | None = None,
     token: str | None = None,
 ) -> Upload:
-    """Publish a model folder: one commit, or none if the repository holds the same files already.
+    """Publish a model folder in one commit, or in none if the repository holds the same files already.
 
-    The repository and the branch are created if need be. Files of an earlier upload that the folder no longer has
-    (figures, recipe) are removed by the same commit; other files of the repository stay.
+    The repository and the branch are created where they are missing. The same commit removes the files of an earlier
+    upload that the folder no longer has (figures, recipe); other files of the repository stay. A model card that a
+    person wrote or edited on the Hub stays too, unless the folder has an own card.
 
     Args:
-        folder: model.safetensors and config.json, with evaluation.json, recipe.toml, history.csv, curves.png if there.
+        folder: model.safetensors and config.json; evaluation.json, recipe.toml, history.csv and curves.png are optional.
         repo_id: 'OWNER/NAME'.
-        private: create it private; an existing public repository is then refused.
+        private: create the repository as a private one. An existing public repository is then refused.
         revision: the branch to commit to; None is main.
-        create_pr: open a pull request instead.
-        message: of the commit.
-        license: SPDX identifier of the weights, see `make_card`.
-        description: Markdown, the beginning of the card.
-        token: None takes the one of HF_TOKEN or `hf auth login`.
+        create_pr: open a pull request against main instead.
+        message: title of the commit.
+        license: SPDX identifier of the weights. None keeps that of the card on the Hub, see also `make_card`.
+        description: Markdown for the beginning of the card. None keeps that of the card on the Hub.
+        token: None takes the token of HF_TOKEN or of `hf auth login`.
 
     Raises:
-        InputError: options that contradict each other, or the folder is not fit to be published; nothing was sent.
-        ResnetHubError: the Hub refuses it or cannot be reached; the repository is as it was, or has the whole commit.
+        InputError: the options contradict each other, or the folder or its card is not fit to be published. Nothing was
+            sent.
+        ResnetHubError: the Hub refuses the upload or cannot be reached. The repository is unchanged, or has the whole
+            commit.
     """
     check_options(revision, create_pr)
     package = prepare(folder, repo_id, license=license, description=description)
@@ -67,12 +72,12 @@ def push_to_hub(
 
 
 def push_folders(folders: Iterable[str | Path], owner: str, **options: Any) -> list[Upload]:
-    """Publish many folders, each as `owner`/its name; one that fails does not stop the others.
+    """Publish many folders, each as 'OWNER/NAME' with the folder's name. One that fails does not stop the others.
 
     `options` are those of `push_to_hub`.
 
     Raises:
-        InputError: options that contradict each other, or two folders of one name; nothing was sent.
+        InputError: the options contradict each other, or two folders have the same name. Nothing was sent.
     """
     check_options(options.get('revision'), options.get('create_pr', False))
     uploads = []
@@ -85,19 +90,21 @@ def push_folders(folders: Iterable[str | Path], owner: str, **options: Any) -> l
 
 
 def repo_ids(folders: Iterable[str | Path], owner: str) -> dict[Path, str]:
-    """The repository of each folder.
+    """Return the name of each folder's repository.
 
     Raises:
-        InputError: two of them would be the same one.
+        InputError: two folders would get the same repository.
     """
     named = {Path(folder): f'{owner}/{Path(folder).resolve().name}' for folder in folders}
     if len(set(named.values())) < len(named):
-        raise InputError(f'several folders have the same name, that of their repository: {", ".join(map(str, named))}')
+        raise InputError(
+            f'several folders have the same name, which names the repository: {", ".join(map(str, named))}'
+        )
     return named
 
 
 def check_options(revision: str | None, create_pr: bool) -> None:
-    """Raises InputError for options that contradict each other."""
+    """Raise InputError for options that contradict each other."""
     if create_pr and revision:
         raise InputError('--create-pr opens a pull request against main: leave out --revision')
 
@@ -113,21 +120,24 @@ class _Target:
 
 
 def _publish(package: Package, target: _Target) -> Upload:
-    """Look what the repository holds, commit what it lacks, look again.
+    """Look at what the repository holds, commit what it lacks, and look again.
 
-    Whatever breaks off on the way, the next call finds what is done: a commit is there whole or not at all, and one
-    whose answer was lost is found by its content. `parent_commit` makes the Hub refuse a commit that was decided on
-    another state than the one it would change.
+    A call that fails on the way may be repeated. The Hub takes a commit whole or not at all, and if its answer was lost,
+    the next call finds the files in place. `parent_commit` makes the Hub refuse a commit if somebody else has committed
+    in the meantime.
     """
     api, repo_id = target.api, target.repo_id
     head = _open_repository(target)
-    operations = _operations(package, target, head)
+    listed = _list_files(target, head)
+    if CARD_FILE in listed and not _is_same(package.files[CARD_FILE], listed[CARD_FILE]):
+        package = package.with_card(_fetch_card(target, head))
+    operations = _operations(package, listed)
     if not operations:
         return Upload(package.folder, repo_id, 'unchanged', f'{api.endpoint}/{repo_id}/tree/{head}')
     if target.create_pr:
         for request in api.list_repo_refs(repo_id, include_pull_requests=True).pull_requests or ():
-            if not _operations(package, target, request.ref):
-                return Upload(package.folder, repo_id, 'unchanged', f'{request.ref} of {repo_id} holds it')
+            if not _operations(package, _list_files(target, request.ref)):
+                return Upload(package.folder, repo_id, 'unchanged', f'{request.ref} of {repo_id} holds the same files')
     commit = api.create_commit(
         repo_id,
         operations,
@@ -136,13 +146,13 @@ def _publish(package: Package, target: _Target) -> Upload:
         create_pr=target.create_pr,
         parent_commit=head,
     )
-    if _operations(package, target, commit.oid):
-        raise DamagedError('the commit does not hold what was sent; run it again')
+    if _operations(package, _list_files(target, commit.oid)):
+        raise DamagedError('the commit does not hold what was sent; run the command again')
     return Upload(package.folder, repo_id, 'sent', commit.pr_url or str(commit.commit_url))
 
 
 def _open_repository(target: _Target) -> str:
-    """The commit to build on; repository and branch are created where they are missing."""
+    """Return the commit to build on. Repository and branch are created where they are missing."""
     api, repo_id = target.api, target.repo_id
     try:
         info = api.repo_info(repo_id)
@@ -163,10 +173,20 @@ def _open_repository(target: _Target) -> str:
     return str(info.sha)
 
 
-def _operations(package: Package, target: _Target, revision: str) -> list[CommitOperationAdd | CommitOperationDelete]:
-    """What is to be changed so that a revision holds the package."""
+def _list_files(target: _Target, revision: str) -> dict[str, Any]:
+    """The files of a revision by their names, with their digests."""
     listed = target.api.list_repo_tree(target.repo_id, revision=revision)
-    there = {item.path: item for item in listed if hasattr(item, 'blob_id')}
+    return {item.path: item for item in listed if hasattr(item, 'blob_id')}
+
+
+def _fetch_card(target: _Target, revision: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = target.api.hf_hub_download(target.repo_id, CARD_FILE, revision=revision, local_dir=folder)
+        return Path(path).read_bytes()
+
+
+def _operations(package: Package, there: dict[str, Any]) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """The changes that make a revision with the files `there` hold the package."""
     stale = [name for name in OWN_FILES if name in there and name not in package.files]
     return [
         *(
@@ -179,7 +199,7 @@ def _operations(package: Package, target: _Target, revision: str) -> list[Commit
 
 
 def _is_same(data: bytes, listed: Any) -> bool:
-    """By the digest that the Hub lists: SHA-256 of what lies in LFS, else git's SHA-1."""
+    """Compare by the digest that the Hub lists: the SHA-256 of a file in LFS, else git's SHA-1."""
     if listed.lfs:
         return bool(hashlib.sha256(data).hexdigest() == listed.lfs.sha256)
     return bool(hashlib.sha1(b'blob %d\0' % len(data) + data, usedforsecurity=False).hexdigest() == listed.blob_id)

@@ -30,7 +30,7 @@ def metadata(card):
 
 def test_metrics_are_those_of_the_evaluation():
     results = [RESULT, {**RESULT, 'split': 'train', 'top1': 100.0}]
-    card = make_card('me/net', config(), results)
+    card = make_card('hf-hub:me/net', config(), results)
     data = metadata(card)
     (model,) = data['model-index']
     assert model['name'] == 'net'
@@ -49,7 +49,7 @@ def test_metrics_are_those_of_the_evaluation():
 
 
 def test_same_input_same_bytes():
-    assert make_card('me/net', config(), [RESULT]) == make_card('me/net', config(), [dict(RESULT)])
+    assert make_card('hf-hub:me/net', config(), [RESULT]) == make_card('hf-hub:me/net', config(), [dict(RESULT)])
 
 
 @pytest.mark.parametrize(
@@ -66,32 +66,32 @@ def test_same_input_same_bytes():
     ],
 )
 def test_no_text_breaks_the_metadata(text):
-    plain = metadata(make_card('me/net', config(), [RESULT]))
+    plain = metadata(make_card('hf-hub:me/net', config(), [RESULT]))
     labels = [text] * 10
     source = {'name': text, 'sha256': text, 'assumptions': [text], 'dropped': {text: text}}
     broken = config(label_names=labels, recipe={'model': text, 'dataset': text, text: text}, source=source)
-    card = make_card('me/net', broken, [RESULT], description=text)
+    card = make_card('hf-hub:me/net', broken, [RESULT], description=text)
     assert {**metadata(card), 'datasets': 0, 'tags': 0} == {**plain, 'datasets': 0, 'tags': 0}
     assert text.strip() in card and card.endswith(f'\n{MARK}\n')
     assert card.partition('## Provenance')[2].count('\n- ') == 5, 'a list item was broken'
-    assert 'base_model' not in metadata(make_card('me/net', config(source={'name': f'hf-hub:{text}'})))
+    assert 'base_model' not in metadata(make_card('hf-hub:me/net', config(source={'name': f'hf-hub:{text}'})))
 
 
 def test_base_model():
     for source, base in (('hf-hub:a/b', 'a/b'), ('hf-hub:a/b@v1', 'a/b'), ('a/b.pth', None)):
-        assert metadata(make_card('me/net', config(source={'name': source}))).get('base_model') == base
+        assert metadata(make_card('hf-hub:me/net', config(source={'name': source}))).get('base_model') == base
 
 
 def test_every_architecture_has_a_card_with_its_paper():
     for name, row in ARCHITECTURES.items():
-        card = make_card('me/net', config(name))
+        card = make_card('hf-hub:me/net', config(name))
         assert f'url = {{{row.paper}}}' in card and f"'{name}', pretrained='hf-hub:me/net'" in card
         assert 'model-index' not in metadata(card)
 
 
 def test_licence():
     def licence(changes, given=None):
-        return metadata(make_card('me/net', config(**changes), license=given))['license']
+        return metadata(make_card('hf-hub:me/net', config(**changes), license=given))['license']
 
     assert licence({'recipe': {'dataset': 'cifar10'}}) == 'unknown', 'whose they are has the say'
     assert licence({}) == 'unknown' == licence({'source': {'name': 'net.pth', 'sha256': 'b' * 64}})
@@ -105,28 +105,31 @@ def test_licence():
 
 
 def test_published_weights_bring_their_notice():
-    card = make_card('me/net', config(source={'name': 'x.th', 'sha256': '12fca82f' + '0' * 56, 'layout': 'akamaster'}))
+    card = make_card(
+        'hf-hub:me/net', config(source={'name': 'x.th', 'sha256': '12fca82f' + '0' * 56, 'layout': 'akamaster'})
+    )
     notice = card.partition('## Third-party notice')[2]
     assert 'Copyright (c) 2018, Yerlan Idelbayev' in notice and 'BSD-2-Clause' in notice
-    assert 'Third-party' not in make_card('me/net', config())
-    assert 'assumed' in make_card('me/net', config(normalisation='assumed'))
+    assert 'Third-party' not in make_card('hf-hub:me/net', config())
+    assert 'assumed' in make_card('hf-hub:me/net', config(normalisation='assumed'))
 
 
 def test_other_channels_and_arguments():
-    card = make_card('me/net', config(in_chans=1, mean=[0.5], std=[0.2], model_args={'shortcut_type': 'A'}))
+    card = make_card('hf-hub:me/net', config(in_chans=1, mean=[0.5], std=[0.2], model_args={'shortcut_type': 'A'}))
     assert 'torch.rand(1, 1, 32, 32)' in card and 'pipeline(' not in card and "`shortcut_type='A'`" in card
-    card = make_card('me/net', config(model_args={'block': 'bottleneck', 'layers': [4, 4, 5]}))
+    card = make_card('hf-hub:me/net', config(model_args={'block': 'bottleneck', 'layers': [4, 4, 5]}))
     assert "`block='bottleneck'`, `layers=[4, 4, 5]`" in card and ', 13 bottleneck blocks,' in card
 
 
 def test_ones_own_card_must_tell_the_same_figures():
-    card = make_card('me/net', config(), [RESULT]).replace(MARK, 'My words.')
-    check_card(card, 'me/net', config(), [RESULT])
-    check_card(card.replace('\n', '\r\n'), 'me/net', config(), [RESULT])
-    with pytest.raises(InputError, match=r'says 92.23 of uoft-cs/cifar10, test, top-1 .*says 93.0'):
-        check_card(card, 'me/net', config(), [{**RESULT, 'top1': 93.0}])
-    with pytest.raises(InputError, match=r'says None of .*says 92.23'):
-        check_card('---\nlicense: mit\n---\n', 'me/net', config(), [RESULT])
+    card = make_card('hf-hub:me/net', config(), [RESULT]).replace(MARK, 'My words.')
+    check_card(card, config(), [RESULT])
+    check_card(card.replace('\n', '\r\n'), config(), [RESULT])
+    with pytest.raises(InputError, match=r'README.md says 92.23 of cifar10, test, top-1 .*says 93.0'):
+        check_card(card, config(), [{**RESULT, 'top1': 93.0}])
+    assert check_card('---\nlicense: mit\n---\n', config(), [RESULT]) == 'mit', 'it may say less, or more'
+    check_card(card, config(), [{**RESULT, 'split': 'train', 'top1': 93.0}])
+    check_card(make_card('hf-hub:me/net', config(), [{**RESULT, 'ece': 4.5}]), config(), [RESULT])
     for broken in ('---\na: [\n---\n', '---\n- a\n---\n', '---\nmodel-index: 3\n---\n'):
         with pytest.raises(InputError, match=r'metadata of README.md cannot be read'):
-            check_card(broken, 'me/net', config(), [])
+            check_card(broken, config(), [])

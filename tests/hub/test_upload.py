@@ -197,13 +197,12 @@ BROKEN = {
         lambda f: (f / 'evaluation.json').write_text(json.dumps([RESULT, {**RESULT, 'top1': 99.0}])),
         'has figures of several models',
     ),
-    'no object': (lambda f: edit(f / 'config.json', source='net.pth'), 'source in .*config.json is no object'),
-    'null': (lambda f: edit(f / 'config.json', model_args=None), 'model_args in .*config.json is no object'),
+    'no object': (lambda f: edit(f / 'config.json', source='net.pth'), 'source in .*config.json is not a JSON object'),
+    'null': (lambda f: edit(f / 'config.json', model_args=None), 'model_args in .*config.json is not a JSON object'),
     'card of Latin letters': (lambda f: (f / 'README.md').write_bytes(b'---\n\xe4'), 'README.md is not UTF-8'),
     'NaN figure': (lambda f: edit(f / 'evaluation.json', nll=float('nan')), 'does not fit'),
     'above 100': (lambda f: edit(f / 'evaluation.json', top1=101), 'does not fit'),
     'text figure': (lambda f: edit(f / 'evaluation.json', top1='99'), 'does not fit'),
-    'own card': (lambda f: (f / 'README.md').write_text('---\nlicense: mit\n---\n'), 'says None .* remove it'),
 }
 
 
@@ -250,6 +249,51 @@ def test_ones_own_card_is_kept(network):
             prepare(network, 'me/net', **options)
     (network / 'README.md').write_text('# Notes of a conversion, without metadata')
     assert prepare(network, 'me/net').card == card
+
+
+def test_a_card_that_was_edited_on_the_hub_stays(hub, clients, network):
+    assert clients.command('upload', network, 'me/net').code == 0
+    card = hub.files('me/net')['README.md'].decode()
+    edited = card.replace(MARK, 'Words of a person.').replace('\n', '\r\n').encode()
+    hub.plant('me/net', {'README.md': edited})
+    done = clients.command('upload', network, 'me/net')
+    assert done.code == 0 and ': unchanged, ' in done.out, done
+    (network / 'history.csv').write_text('epoch\n')
+    assert clients.command('upload', network, 'me/net').code == 0
+    files = hub.files('me/net')
+    assert files['history.csv'] == b'epoch\n' and files['README.md'] == edited
+    for more, message in (
+        (('--license', 'mit'), 'README.md in me/net is a card of your own: write license'),
+        ((), r'README.md in me/net says 91.25 of cifar10, .*evaluation.json says 91.5'),
+    ):
+        edit(network / 'evaluation.json', top1=91.25 if more else 91.5)
+        before = len(hub.load('me/net')['commits'])
+        done = clients.command('upload', network, 'me/net', *more)
+        assert done.code == 2 and re.search(message, done.err) and len(done.err.splitlines()) == 1, done.err
+        assert len(hub.load('me/net')['commits']) == before
+    (network / 'README.md').write_text(card.replace('91.25', '91.5').replace(MARK, 'An own card in the folder.'))
+    assert clients.command('upload', network, 'me/net').code == 0
+    assert b'An own card in the folder.' in hub.files('me/net')['README.md']
+
+
+def test_an_upload_without_options_keeps_license_and_description(hub, clients, network):
+    options = ('--license', 'mit', '--description', 'About it.')
+    assert clients.command('upload', network, 'me/net', *options).code == 0
+    first = hub.files('me/net')['README.md'].decode()
+    done = clients.command('upload', network, 'me/net')
+    assert done.code == 0 and ': unchanged, ' in done.out and 'license: mit\n' in first and '\nAbout it.\n' in first
+    assert clients.command('upload', network, 'me/net', '--license', 'Apache-2.0').code == 0
+    assert hub.files('me/net')['README.md'].decode() == first.replace('license: mit', 'license: apache-2.0')
+    hub.plant('me/new', {'README.md': b'---\nlicense: bsd-3-clause\n---\n'})  # as the page that creates one writes it
+    assert clients.command('upload', network, 'me/new').code == 0
+    card = hub.files('me/new')['README.md'].decode()
+    assert 'license: bsd-3-clause\n' in card and card.endswith(f'{MARK}\n')
+
+
+@pytest.mark.parametrize(('license', 'known'), [('MIT', True), ('apache-2.0', True), ('other', True), ('apache2', False)])
+def test_a_license_that_spdx_does_not_know_is_warned_about(license, known, network, caplog):
+    assert f'license: {license.lower()}\n' in prepare(network, 'me/net', license=license).card
+    assert (f"SPDX knows no license '{license}'" in caplog.text) is not known
 
 
 def test_what_a_conversion_measured_is_in_the_card(network):
