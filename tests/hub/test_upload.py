@@ -290,7 +290,9 @@ def test_an_upload_without_options_keeps_license_and_description(hub, clients, n
     assert 'license: bsd-3-clause\n' in card and card.endswith(f'{MARK}\n')
 
 
-@pytest.mark.parametrize(('license', 'known'), [('MIT', True), ('apache-2.0', True), ('other', True), ('apache2', False)])
+@pytest.mark.parametrize(
+    ('license', 'known'), [('MIT', True), ('apache-2.0', True), ('other', True), ('apache2', False)]
+)
 def test_a_license_that_spdx_does_not_know_is_warned_about(license, known, network, caplog):
     assert f'license: {license.lower()}\n' in prepare(network, 'me/net', license=license).card
     assert (f"SPDX knows no license '{license}'" in caplog.text) is not known
