@@ -1,7 +1,11 @@
-"""Rewrite the README's tables and its picture from the package's: python scripts/maintenance/readme.py (--check only compares)."""
+"""Rewrite the generated tables of README.md and docs/, and the picture of the zoo: python scripts/maintenance/readme.py
+
+A table stands between <!-- NAME --> and <!-- /NAME -->, where NAME is a function of this module. --check only compares.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import statistics
@@ -9,14 +13,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from measuring import markdown
+from measuring import describe, markdown
 from zoo import PICTURE, draw, multiply_adds, points, points_of
 
 from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.tables.weights import PUBLISHERS, RESNET_HUB, WEIGHTS, Weights, tags
 
-README = Path(__file__).resolve().parents[2] / 'README.md'
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 RESULTS = Path(__file__).with_name('benchmark.json')  # of benchmark.py
 
 
@@ -44,6 +49,26 @@ def architectures() -> str:
 
 def link(paper: str) -> str:
     return f'[{paper.rpartition("/")[2]}]({paper})'
+
+
+def our_weights() -> str:
+    """Return a row for each of our weights, under the name that loads it."""
+    header = ('weights', 'parameters', 'multiply-adds', 'top-1 %', 'NLL', 'ECE %')
+    return table(
+        header,
+        (
+            (
+                f'`{name}`',
+                short(ARCHITECTURES[row.architecture].params),
+                short(multiply_adds(row.architecture)),
+                figure(row),
+                '' if row.nll is None else f'{row.nll:.3f}',
+                '' if row.ece is None else f'{row.ece:.1f}',
+            )
+            for name, row in WEIGHTS.items()
+            if row.publisher is RESNET_HUB
+        ),
+    )
 
 
 def weights() -> str:
@@ -95,20 +120,49 @@ def short(number: int) -> str:
     return f'{f"{value:#.3g}".rstrip(".")} {unit}'
 
 
+def speed() -> str:
+    """Return the three ratios that matter most to users, for the README."""
+    results = json.loads(RESULTS.read_text(encoding='utf-8'))
+    sides = {comparison['what']: comparison['sides'] for part in results.values() for comparison in part['comparisons']}
+    load = sides['load cifar_resnet18']['resnet-hub']['ratio']
+    infer = sides['cifar_resnet20, batch 32']['optimize, compile']['ratio']
+    train = sides['train cifar_resnet20, batch 128']['resnet-hub train']['ratio']
+    return (
+        f'- loading `cifar_resnet18` with its weights takes {load:.2f} times as long;\n'
+        f'- `resnet_hub.optimize(model, compile=True)` classifies {infer:.1f} times as many images per second '
+        '(`cifar_resnet20`, float32, batches of 32);\n'
+        f'- `resnet-hub train` trains on {train:.1f} times as many images per second (`cifar_resnet20`, bfloat16 where '
+        'the usual code has float32, batches of 128).\n\n'
+        f'Measured on {describe(results["inference"]["environment"])}.'
+    )
+
+
+TABLES = {make.__name__: make for make in (architectures, our_weights, weights, publishers, benchmark, speed)}
+
+
 def with_tables(text: str) -> str:
-    for make in (architectures, weights, publishers, benchmark):
-        name, content = make.__name__, make()
-        begin, end = f'<!-- {name} -->', f'<!-- /{name} -->'
-        text = re.sub(f'{begin}.*?{end}', lambda _, c=content, b=begin, e=end: f'{b}\n{c}\n{e}', text, flags=re.DOTALL)
-    return text
+    """Return the text of a page with its tables made anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        name = match[1]
+        return f'<!-- {name} -->\n{TABLES[name]()}\n<!-- /{name} -->'
+
+    return re.sub(rf'<!-- ({"|".join(TABLES)}) -->.*?<!-- /\1 -->', fill, text, flags=re.DOTALL)
 
 
 def main() -> int:
-    text = README.read_text(encoding='utf-8')
-    if '--check' in sys.argv:
-        return int(with_tables(text) != text or points_of(PICTURE) != points())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--check', action='store_true', help='write nothing; exit with 1 if something is out of date')
+    check = parser.parse_args().check
+    texts = {page: page.read_text(encoding='utf-8') for page in PAGES}
+    stale = {page: text for page, text in texts.items() if with_tables(text) != text}
+    if check:
+        for page in stale:
+            print(f'{page.relative_to(ROOT)} is out of date')
+        return int(bool(stale) or points_of(PICTURE) != points())
     draw()
-    README.write_text(with_tables(text), encoding='utf-8')
+    for page, text in stale.items():
+        page.write_text(with_tables(text), encoding='utf-8')
     return 0
 
 
