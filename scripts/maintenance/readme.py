@@ -72,24 +72,21 @@ def our_weights() -> str:
 
 
 def weights() -> str:
-    """One row for each publisher of an architecture, ours first; the architecture stands in the first of them."""
+    """Return a row for each form of tag of an architecture, such as osmr_DATA; the first row has the architecture's facts."""
     rows = []
     for name, architecture in ARCHITECTURES.items():
         facts = [f'`{name}`', short(architecture.params), short(multiply_adds(name))] if tags(name) else []
-        for publisher in PUBLISHERS.values():
-            found = {
-                row.dataset: row
-                for row in (WEIGHTS[f'{name}.{tag}'] for tag in tags(name))
-                if row.publisher == publisher
-            }
-            if found:
-                mark = '**' if publisher is RESNET_HUB else ''
-                figures = [figure(found[dataset], mark) if dataset in found else '' for dataset in DATASETS]
-                rows.append([*facts, f'{mark}{publisher.name}{mark}', *figures])
-                facts = ['', '', '']
-    return table(
-        ('architecture', 'parameters', 'multiply-adds', 'weights', *(data.title for data in DATASETS.values())), rows
-    )
+        forms: dict[str, dict[str, Weights]] = {}
+        for tag in tags(name):
+            row = WEIGHTS[f'{name}.{tag}']
+            forms.setdefault(tag.replace(row.dataset, 'DATA'), {})[row.dataset] = row
+        for form, found in forms.items():
+            mark = '**' if form.startswith('DATA') else ''
+            figures = [figure(found[dataset], mark) if dataset in found else '' for dataset in DATASETS]
+            rows.append([*facts, f'{mark}`{form}`{mark}', *figures])
+            facts = ['', '', '']
+    titles = (data.title for data in DATASETS.values())
+    return table(('architecture', 'parameters', 'multiply-adds', 'tag', *titles), rows)
 
 
 def figure(row: Weights, mark: str = '') -> str:
@@ -101,11 +98,11 @@ def figure(row: Weights, mark: str = '') -> str:
 
 def publishers() -> str:
     lines = [
-        f'- [{p.name}]({p.page}), {p.license}: `<architecture>.{p.name}_<data set>`'
+        f'- [{p.name}]({p.page}), {p.license}: `{p.name}_DATA`'
         for p in PUBLISHERS.values()
         if p.page
     ]
-    return '\n'.join([f'- **{RESNET_HUB.name}**, {RESNET_HUB.license}: `<architecture>.<data set>`', *lines])
+    return '\n'.join([f'- **{RESNET_HUB.name}**, {RESNET_HUB.license}: `DATA`; `DATA_mix` are trained with mixup and cutmix', *lines])
 
 
 def benchmark() -> str:
