@@ -97,12 +97,10 @@ def figure(row: Weights, mark: str = '') -> str:
 
 
 def publishers() -> str:
-    lines = [
-        f'- [{p.name}]({p.page}), {p.license}: `{p.name}_DATA`'
-        for p in PUBLISHERS.values()
-        if p.page
-    ]
-    return '\n'.join([f'- **{RESNET_HUB.name}**, {RESNET_HUB.license}: `DATA`; `DATA_mix` are trained with mixup and cutmix', *lines])
+    lines = [f'- [{p.name}]({p.page}), {p.license}: `{p.name}_DATA`' for p in PUBLISHERS.values() if p.page]
+    return '\n'.join(
+        [f'- **{RESNET_HUB.name}**, {RESNET_HUB.license}: `DATA`; `DATA_mix` are trained with mixup and cutmix', *lines]
+    )
 
 
 def benchmark() -> str:

@@ -56,7 +56,9 @@ class TestTables:
             architecture = name or architecture
             for dataset, figure in zip(('cifar10', 'cifar100', 'svhn'), figures, strict=True):
                 if figure:
-                    found[f'{architecture}.{form.replace("DATA", dataset)}'] = [*map(float, re.findall(r'[\d.]+', figure))]
+                    found[f'{architecture}.{form.replace("DATA", dataset)}'] = [
+                        *map(float, re.findall(r'[\d.]+', figure))
+                    ]
         assert found.keys() == WEIGHTS.keys()
         for name, row in WEIGHTS.items():
             seeds = np.array([row.top1, *row.further_top1])
