@@ -1,10 +1,11 @@
-"""`resnet-hub evaluate`: accuracy, calibration and speed, of one or many models."""
+"""`resnet-hub evaluate`: accuracy, calibration, speed, robustness and out-of-distribution scores of models."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,19 +24,46 @@ def add(commands: Any) -> None:
         [
             'evaluate cifar_resnet20.cifar10 --data cifar10/ --per-class --confusion resnet20.png',
             'evaluate local-dir:runs/mine hf-hub:OWNER/NAME --json',
+            'evaluate local-dir:runs/mine --data my_images/   # a folder of images for each class',
+            'evaluate cifar_resnet20.cifar10 --data cifar10/ --ood cifar100/',
+            'evaluate cifar_resnet20.cifar10 --data CIFAR-10-C/ --plot corruptions.png',
+            'evaluate cifar_resnet20.cifar10 --data cifar10/ --shift',
         ],
     )
     command.add_argument(
-        'models', nargs='+', metavar='MODEL', help='a classifier of these data sets with weights, or an exported file'
+        'models', nargs='+', metavar='MODEL', help='the name of a classifier with weights, or an exported file'
     )
-    command.add_argument('--data', metavar='DIR', help='folder with test-*.parquet; default: from the Hub')
-    command.add_argument('--dataset', help='cifar10, cifar100 or svhn; default: by its classes, their names or number')
-    command.add_argument('--split', default='test', choices=('test', 'train'), help='(%(default)s)')
+    command.add_argument(
+        '--data',
+        metavar='DATA',
+        help='a folder with a folder of images for each class, parquet files, hf://datasets/OWNER/NAME, .npy with '
+        'labels.npy beside it, .npz, the CIFAR or SVHN folders of torchvision, a list of images; or CIFAR-10-C; '
+        'default: the data set of the classes, from the Hub',
+    )
+    command.add_argument('--dataset', help='cifar10, cifar100 or svhn; default: by the classes of the model')
+    command.add_argument('--split', default='test', choices=('test', 'val', 'train'), help='(%(default)s)')
     command.add_argument('--batch-size', type=int, default=500, metavar='N', help='(%(default)s)')
     command.add_argument('--bf16', action='store_true', help='bfloat16 autocast; default: float32')
     command.add_argument('--per-class', action='store_true', help='show the accuracy by class')
     command.add_argument(
-        '--confusion', metavar='PATH', help='draw the confusion matrix: FILE.png, or a folder for a picture a model'
+        '--confusion', metavar='PATH', help='draw the confusion matrix: FILE.png, or a folder for a picture per model'
+    )
+    command.add_argument(
+        '--ood',
+        nargs='+',
+        metavar='DATA',
+        help='instead measure how well the model tells the images of --data from these, which need no labels',
+    )
+    command.add_argument(
+        '--knn', action='store_true', help='with --ood: also score by the 50 nearest images of the training split'
+    )
+    command.add_argument(
+        '--shift',
+        action='store_true',
+        help='instead measure what compressed, resized or wrongly normalised images cost',
+    )
+    command.add_argument(
+        '--plot', metavar='PATH', help='with CIFAR-10-C: draw the table: FILE.png, or a folder for a picture per model'
     )
     command.add_argument('--append', metavar='FILE', help='add a line for each model to a CSV file')
     command.add_argument('--json', action='store_true', help='for programs; with accuracy by class, confusion matrix')
@@ -44,66 +72,207 @@ def add(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from resnet_hub.data.sources import load_images
-    from resnet_hub.inference.evaluate import evaluate, log_evaluation, transform_for
-    from resnet_hub.tables.datasets import DATASETS
-    from resnet_hub.utils.distributed import first_goes_first, is_first, process_group
+    from resnet_hub.utils.distributed import is_first, process_group
 
+    corrupted = _check(args)
+    pictures = _picture_files(args.confusion or args.plot, args.models)
+    if pictures:
+        import resnet_hub.utils.plots  # noqa: F401 - so that a missing matplotlib is said now
+    measure = (
+        _measure_corruptions if corrupted else _measure_ood if args.ood else _measure_shift if args.shift else _measure
+    )
+    with process_group(args.device) as device:
+        models = _Models(args, str(device))
+        answers = []
+        for name in args.models:
+            with _about(name):
+                answers.append({'model': name, **measure(args, models, name, pictures.get(name))})
+        if is_first():
+            if args.json:
+                print_json(answers)
+            else:
+                _TABLES[measure](args, answers)
+
+
+def _check(args: argparse.Namespace) -> bool:
+    """Refuse options that do not go together. Return whether --data is a folder of corrupted images."""
     if args.batch_size < 1:
         raise InputError('--batch-size must be at least 1')
     if args.bf16 and args.append:
         raise InputError('--append keeps figures of float32: leave out --bf16')
-    pictures = _confusion_files(args.confusion, args.models) if args.confusion else {}
-    if pictures:
-        from resnet_hub.utils.plots import plot_confusion
-    rows = []
-    with process_group(args.device) as device:
-        with first_goes_first():
-            models = {name: _load_to_evaluate(name, args.dataset, str(device), args.backend) for name in args.models}
-            images = {name: load_images(name, args.split, args.data) for name in {name for _, name in models.values()}}
-        for name, (model, dataset) in models.items():
-            options = {'bf16': args.bf16, 'transform': transform_for(model, images[dataset])}
-            mean, std = (model.pretrained_cfg[key] for key in ('mean', 'std'))
+    if args.knn and not args.ood:
+        raise InputError('--knn is a score of out-of-distribution images: give them by --ood')
+    corrupted = False
+    if args.data and Path(args.data).is_dir():
+        from resnet_hub.inference.corruptions import corruption_files
+
+        corrupted = bool(corruption_files(args.data))
+    if args.plot and not corrupted:
+        raise InputError('--plot draws the table of corrupted images: give --data CIFAR-10-C/')
+    modes = [name for name, given in (('--ood', args.ood), ('--shift', args.shift), ('CIFAR-10-C', corrupted)) if given]
+    if len(modes) > 1:
+        raise InputError(f'{" and ".join(modes)} are measured one at a time')
+    unused = ('per_class', 'confusion', 'append', 'bf16') if modes else ()
+    given = [f'--{name.replace("_", "-")}' for name in unused if getattr(args, name)]
+    if given:
+        raise InputError(f'{modes[0]} has other results: leave out {", ".join(given)}')
+    return corrupted
+
+
+class _Models:
+    """Loads one model at a time, and reads the images of each data set once.
+
+    What does not fit together is refused before anything is downloaded.
+    """
+
+    def __init__(self, args: argparse.Namespace, device: str) -> None:
+        self.args, self.device = args, device
+        self.read: dict[Any, Any] = {}
+        for name in args.models:
             with _about(name):
-                metrics = evaluate(model, images[dataset], mean, std, args.batch_size, **options)
-            classes = DATASETS[dataset].classes
-            rows.append(
-                {
-                    'model': name,
-                    'dataset': dataset,
-                    'split': args.split,
-                    **metrics.to_dict(),
-                    'images_per_second': metrics.images_per_second,
-                    'precision': 'bf16' if args.bf16 else 'float32',
-                    'per_class': dict(zip(classes, metrics.per_class, strict=True)),
-                    'confusion': metrics.confusion,
-                }
-            )
-            if args.append and is_first():
-                log_evaluation(args.append, rows[-1], model)
-            if pictures and is_first():
-                title = f'{name} on {dataset} ({args.split}): top-1 {metrics.top1:.2f} %'
-                plot_confusion(metrics.confusion, classes, pictures[name], title)
-        if is_first():
-            if args.json:
-                print_json(rows)
-            else:
-                _print_tables(rows, args.per_class)
+                cfg = _configuration(name)
+                if cfg and not args.data:
+                    self.source(cfg)
+                elif cfg:
+                    self.images(cfg)
+
+    def load(self, name: str) -> Any:
+        from resnet_hub.registry import load_model
+        from resnet_hub.utils.distributed import first_goes_first
+
+        with first_goes_first():
+            return load_model(name, self.device, self.args.backend)
+
+    def source(self, cfg: dict[str, Any]) -> tuple[str, str | None]:
+        """Return what to read for a model, and the known data set that it must be."""
+        from resnet_hub.inference.evaluate import dataset_of
+
+        if not self.args.data:
+            name = dataset_of(cfg, self.args.dataset)
+            return name, name
+        if self.args.dataset:
+            return self.args.data, dataset_of(cfg, self.args.dataset)
+        try:
+            dataset = dataset_of(cfg)
+        except InputError:  # it is of another data set, which --data may hold
+            return self.args.data, None
+        return self.args.data, dataset if (Path(self.args.data) / dataset).is_dir() else None
+
+    def images(self, cfg: dict[str, Any], split: str | None = None) -> Any:
+        """Return the images for a model whose `pretrained_cfg`, with the number of classes, is given."""
+        from resnet_hub.data.sources import read_labelled
+        from resnet_hub.inference.evaluate import match_labels
+        from resnet_hub.utils.distributed import first_goes_first
+
+        source, dataset = self.source(cfg)
+        key = source, dataset, split or self.args.split
+        if key not in self.read:
+            with first_goes_first():
+                images = read_labelled(source, key[2], dataset=dataset)
+            self.read[key] = _keep(images) if len(self.args.models) > 1 else images
+        names = tuple(cfg.get('label_names') or ())
+        match_labels(self.read[key], names if len(names) == cfg['num_classes'] else (), cfg['num_classes'])
+        return self.read[key]
+
+    def images_for(self, model: Any, split: str | None = None) -> Any:
+        return self.images({**model.pretrained_cfg, 'num_classes': model.num_classes}, split)
 
 
-def _load_to_evaluate(name: str, dataset: str | None, device: str, backend: str | None = None) -> tuple[Any, str]:
-    """A model, and the data set to measure it on; one that does not fit is refused before it is downloaded."""
+def _configuration(name: str) -> dict[str, Any] | None:
+    """Return the `pretrained_cfg` of a model without loading it; None if that is not possible."""
     import timm
 
-    from resnet_hub.inference.evaluate import dataset_of
-    from resnet_hub.registry import load_model
+    from resnet_hub.runtimes.formats import format_of
 
-    if timm.is_model_pretrained(name):
-        with _about(name):
-            dataset_of(timm.get_pretrained_cfg(name).to_dict(), dataset)
-    model: Any = load_model(name, device, backend)
-    with _about(name):
-        return model, dataset_of({**model.pretrained_cfg, 'num_classes': model.num_classes}, dataset)
+    if format_of(name):
+        return None
+    if name.startswith('local-dir:'):
+        from resnet_hub.checkpoints.folder import check_folder
+
+        folder = Path(name.removeprefix('local-dir:'))
+        check_folder(folder)
+        config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
+        cfg = {**config, **config.get('pretrained_cfg', {})}
+        return cfg if {'num_classes', 'input_size'} <= {*cfg} else None
+    return timm.get_pretrained_cfg(name).to_dict() if timm.is_model_pretrained(name) else None
+
+
+def _keep(images: Any) -> Any:
+    """Decode images that several models get once, where they fit into a gigabyte and have one size."""
+    width, height = images.open(0).size
+    if len(images) * width * height * 3 > 2**30:
+        return images
+    try:
+        return images.load()
+    except InputError as error:
+        if 'several sizes' not in str(error):
+            raise
+        return images
+
+
+# ------------------------------------------------------------------------------------------------ what is measured
+
+
+def _measure(args: argparse.Namespace, models: _Models, name: str, picture: Path | None) -> dict[str, Any]:
+    from resnet_hub.inference.evaluate import evaluate, log_evaluation
+    from resnet_hub.inference.transform import class_names
+    from resnet_hub.utils.distributed import is_first
+
+    model = models.load(name)
+    images = models.images_for(model)
+    metrics = evaluate(model, images, batch_size=args.batch_size, bf16=args.bf16)
+    count = len(metrics.confusion)
+    classes = class_names(model, count) or images.classes or tuple(map(str, range(count)))
+    row = {
+        'dataset': images.name,
+        'split': args.split,
+        **metrics.to_dict(),
+        'images_per_second': metrics.images_per_second,
+        'precision': 'bf16' if args.bf16 else 'float32',
+        'per_class': dict(zip(classes, metrics.per_class, strict=True)),
+        'confusion': metrics.confusion,
+    }
+    if args.append and is_first():
+        log_evaluation(args.append, {'model': name, **row}, model)
+    if picture and is_first():
+        from resnet_hub.utils.plots import plot_confusion
+
+        title = f'{name} on {images.name} ({args.split}): top-1 {metrics.top1:.2f} %'
+        plot_confusion(metrics.confusion, classes, picture, title)
+    return row
+
+
+def _measure_ood(args: argparse.Namespace, models: _Models, name: str, picture: Path | None) -> dict[str, Any]:
+    from resnet_hub.inference.logits import as_images
+    from resnet_hub.inference.ood import evaluate_ood
+
+    key = ('ood', *args.ood)
+    if key not in models.read:
+        models.read[key] = [as_images(data, need_labels=False) for data in args.ood]
+    model = models.load(name)
+    train = models.images_for(model, 'train') if args.knn else None
+    inside = models.images_for(model)
+    return evaluate_ood(model, inside, models.read[key], train=train, batch_size=args.batch_size).to_dict()
+
+
+def _measure_shift(args: argparse.Namespace, models: _Models, name: str, picture: Path | None) -> dict[str, Any]:
+    from resnet_hub.inference.shift import evaluate_shift
+
+    model = models.load(name)
+    images = models.images_for(model)
+    return {'dataset': images.name, **evaluate_shift(model, images, batch_size=args.batch_size).to_dict()}
+
+
+def _measure_corruptions(args: argparse.Namespace, models: _Models, name: str, picture: Path | None) -> dict[str, Any]:
+    from resnet_hub.inference.corruptions import evaluate_corruptions
+    from resnet_hub.utils.distributed import is_first
+
+    metrics = evaluate_corruptions(models.load(name), args.data, batch_size=args.batch_size)
+    if picture and is_first():
+        from resnet_hub.utils.plots import plot_corruptions
+
+        plot_corruptions(metrics.top1, picture, f'{name} on {metrics.data}')
+    return metrics.to_dict()
 
 
 @contextmanager
@@ -112,24 +281,81 @@ def _about(model: str) -> Iterator[None]:
     try:
         yield
     except ResnetHubError as error:
-        error.args = (f'{model}: {error}',)
+        if not str(error).startswith(model):
+            error.args = (f'{model}: {error}',)
         raise
 
 
-def _confusion_files(path: str, models: Sequence[str]) -> dict[str, Path]:
-    """The picture of each model: `path` itself where it is one of a PNG, else a file in the folder `path`."""
+def _picture_files(path: str | None, models: Sequence[str]) -> dict[str, Path]:
+    """Return the picture of each model: `path` itself where it is a PNG of one model, else a file in the folder `path`."""
+    if not path:
+        return {}
     target = Path(path)
     if target.suffix.lower() != '.png' and not target.is_file():
         return {model: target / f'{re.sub(r"[^a-zA-Z0-9_.-]+", "_", model)}.png' for model in models}
     if target.suffix.lower() == '.png' and len({*models}) == 1:
         return {models[0]: target}
-    raise InputError(f'--confusion takes FILE.png for one model, a folder for several, not {path}')
+    raise InputError(f'--confusion and --plot take FILE.png for one model, a folder for several, not {path}')
 
 
-def _print_tables(rows: Sequence[dict[str, Any]], per_class: bool) -> None:
-    """A line for each model and, where wanted, one for each of its classes."""
-    print_rows([{k: v for k, v in row.items() if k not in ('per_class', 'confusion')} for row in rows])
-    for row in rows if per_class else ():
+# ------------------------------------------------------------------------------------------------------- the tables
+
+
+def _print_metrics(args: argparse.Namespace, answers: Sequence[dict[str, Any]]) -> None:
+    """Print a line for each model and, where wanted, one for each of its classes."""
+    print_rows([{k: v for k, v in row.items() if k not in ('per_class', 'confusion')} for row in answers])
+    for row in answers if args.per_class else ():
         accuracy, counts = row['per_class'], map(sum, row['confusion'])
         print(f'\n{row["model"]}')
         print_rows([{'class': c, 'images': n, 'accuracy': accuracy[c]} for c, n in zip(accuracy, counts, strict=True)])
+
+
+def _print_ood(args: argparse.Namespace, answers: Sequence[dict[str, Any]]) -> None:
+    rows = [
+        {'model': answer['model'], 'inside': answer['inside'], **{**row, 'group': row['group'] or '-'}}
+        for answer in answers
+        for row in answer['separations']
+    ]
+    print_rows(rows)
+    print('\nAll figures are in %. The images outside are the positive ones, as in OpenOOD 1.5.')
+
+
+def _print_shift(args: argparse.Namespace, answers: Sequence[dict[str, Any]]) -> None:
+    print_rows([{'model': answer['model'], **row} for answer in answers for row in answer['changes']])
+
+
+def _print_corruptions(args: argparse.Namespace, answers: Sequence[dict[str, Any]]) -> None:
+    """Print top-1 by corruption and severity, the mean of the paper's corruptions, and the others apart."""
+    from resnet_hub.inference.corruptions import EXTRA_CORRUPTIONS, SEVERITIES
+
+    for answer in answers:
+        top1 = answer['top1']
+
+        def rows(names: Sequence[str], top1: dict[str, list[float]] = top1) -> list[dict[str, Any]]:
+            severities = range(1, SEVERITIES + 1)
+            return [
+                {
+                    'corruption': name,
+                    **{f'severity {s}': f'{top1[name][s - 1]:.2f}' for s in severities},
+                    'mean': f'{sum(top1[name]) / SEVERITIES:.2f}',
+                }
+                for name in names
+            ]
+
+        paper, extra = [n for n in top1 if n not in EXTRA_CORRUPTIONS], [n for n in top1 if n in EXTRA_CORRUPTIONS]
+        print(f'{answer["model"]} on {answer["data"]}: top-1 in %\n')
+        if paper:
+            print_rows(rows(paper))
+            lacking = f', without {", ".join(answer["missing"])}' if answer['missing'] else ''
+            print(f'\nmean over {len(paper)} corruptions{lacking}: {answer["mean_top1"]:.2f}\n')
+        if extra:
+            print('not in the mean:')
+            print_rows(rows(extra))
+
+
+_TABLES: dict[Callable[..., Any], Callable[[argparse.Namespace, Sequence[dict[str, Any]]], None]] = {
+    _measure: _print_metrics,
+    _measure_ood: _print_ood,
+    _measure_shift: _print_shift,
+    _measure_corruptions: _print_corruptions,
+}

@@ -16,6 +16,10 @@ _FORMATS = {
     'accuracy': '.2f',
     'ece': '.2f',
     'auroc': '.2f',
+    'fpr95': '.2f',
+    'aupr_in': '.2f',
+    'aupr_out': '.2f',
+    'difference': '+.2f',
     'nll': '.4f',
     'images_per_second': ',.0f',
 }

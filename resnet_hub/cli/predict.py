@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from typing import Any
 
@@ -17,9 +18,16 @@ def add(commands: Any) -> None:
         'predict',
         _run,
         'tell what is on pictures',
-        ['predict photo.jpg', 'predict photos/ --topk 1', 'predict a.png b.png --model hf-hub:OWNER/NAME --json'],
+        [
+            'predict photo.jpg',
+            'predict photos/ --topk 1',
+            'predict a.png b.png --model hf-hub:OWNER/NAME --json',
+            'predict - < photo.jpg',
+        ],
     )
-    command.add_argument('images', nargs='+', metavar='IMAGE', help='image files, or folders of them')
+    command.add_argument(
+        'images', nargs='+', metavar='IMAGE', help='image files, or folders of them; - reads one from standard input'
+    )
     command.add_argument(
         '--model', default='cifar_resnet20.cifar10', help='any model with weights, or an exported file (%(default)s)'
     )
@@ -39,13 +47,13 @@ def _run(args: argparse.Namespace) -> int:
     from resnet_hub.inference.predict import predict
     from resnet_hub.registry import load_model
 
-    paths = find_images(args.images)
+    images: list[Any] = []
+    for path in args.images:
+        images += [_standard_input()] if path == '-' else find_images([path])
     model = load_model(args.model, args.device, args.backend)
     failed, answers = 0, []
-    bar = tqdm(
-        predict(model, paths, args.topk, args.batch_size), 'predict', len(paths), leave=False, delay=1, disable=None
-    )
-    for prediction in bar:
+    found = predict(model, images, args.topk, args.batch_size)
+    for prediction in tqdm(found, 'predict', len(images), leave=False, delay=1, disable=None):
         if prediction.error:
             failed += 1
             tqdm.write(f'resnet-hub predict: {prediction.error}', file=sys.stderr)
@@ -55,11 +63,11 @@ def _run(args: argparse.Namespace) -> int:
             tqdm.write('\n'.join([str(prediction.path), *lines]), file=sys.stdout)
         answers.append(prediction)
     if args.json:
-        print_json([_answer(*prediction) for prediction in answers])
+        print_json([prediction.to_dict() for prediction in answers])
     return 2 if failed else 0
 
 
-def _answer(path: Any, classes: list[tuple[str, float]], error: str | None) -> dict[str, Any]:
-    if error:
-        return {'image': str(path), 'error': error}
-    return {'image': str(path), 'classes': [{'label': name, 'probability': p} for name, p in classes]}
+def _standard_input() -> io.BytesIO:
+    file = io.BytesIO(sys.stdin.buffer.read())
+    file.name = '-'
+    return file

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from resnet_hub.tables.datasets import Triple
 from resnet_hub.utils.errors import InputError
 
 
@@ -52,12 +52,12 @@ class Images:
         return self
 
 
-def normalise(pixels: Tensor, mean: Triple, std: Triple) -> Tensor:
-    """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in channels_last order: (x / 255 - mean) / std."""
+def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 (N, H, W, C) to float32 (N, C, H, W) in channels_last order: (x / 255 - mean) / std."""
     shift, scale = (_in_pixels(tuple(values), pixels.device) for values in (mean, std))
     return ((pixels.float() - shift) / scale).permute(0, 3, 1, 2)
 
 
 @functools.cache
-def _in_pixels(values: Triple, device: torch.device) -> Tensor:
+def _in_pixels(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, device=device) * 255

@@ -207,6 +207,9 @@ def _parquet(path: Path, split: str, row: Dataset | None) -> LabelledImages | No
         files = _of_split(files, split, path) if files else []
     if not files:
         return None
+    folders = sorted({str(file.parent.relative_to(path)) for file in files}) if path.is_dir() else []
+    if len(folders) > 1:
+        raise InputError(f'{path} holds several data sets: give the folder of one, {", ".join(folders)}')
     try:
         import pyarrow as pa
     except ImportError as error:

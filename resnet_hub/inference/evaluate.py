@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet_hub.data.images import Images, normalise
-from resnet_hub.inference.mode import evaluation_mode
+from resnet_hub.data.images import Images
+from resnet_hub.data.labelled import LabelledImages
+from resnet_hub.inference.logits import Data, as_images, as_model, compute_outputs
+from resnet_hub.inference.transform import class_names
 from resnet_hub.runtimes.exported import ExportedNetwork
 from resnet_hub.tables.datasets import DATASETS, Triple, find_dataset
-from resnet_hub.utils.distributed import all_sum, is_first, rank, world_size
-from resnet_hub.utils.errors import InputError, ResnetHubError
+from resnet_hub.utils.errors import InputError
 from resnet_hub.utils.files import digest, encode, halve
 
 LOG_COLUMNS = ('model', 'dataset', 'split', 'top1', 'top5', 'nll', 'ece', 'images', 'sha256')
@@ -89,117 +89,91 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, bins: int = 
 
 
 def evaluate(
-    model: nn.Module,
-    images: Images,
-    mean: Triple,
-    std: Triple,
+    model: nn.Module | str,
+    data: Data,
+    mean: Triple | None = None,
+    std: Triple | None = None,
     batch_size: int = 500,
     *,
+    split: str = 'test',
     bf16: bool = False,
     transform: Callable[[Any], Tensor] | None = None,
 ) -> Metrics:
-    """Measure a classifier.
+    """Measure a classifier on labelled images.
 
-    The model runs in evaluation mode and is left as it was; images are moved to its device. Where torch.distributed
-    is initialised its processes share the batches: all of them must call this, with the same model and images, and
-    all get the result, which is that of one process.
+    `evaluate('cifar_resnet20.cifar10', 'cifar10/')` is all that it takes. The model runs in evaluation mode and is left
+    as it was. Classes are matched by name where both the images and the model name theirs, else by position. Where
+    torch.distributed is initialised its processes share the batches: all of them must call this, with the same model
+    and images, and all get the result, which is that of one process.
 
     Args:
-        model: a network from float32 (B, 3, H, W) to logits (B, C).
-        images: at least one, see `load_images`.
-        mean: subtracted from the pixels, scaled to 0 … 1.
-        std: what they are then divided by.
+        model: a network from float32 (B, C, H, W) to logits (B, classes), or a name that `load_model` takes.
+        data: a file, folder or name that `read_labelled` takes; `Images`; `LabelledImages`; or a pair of pixels, uint8
+            (N, H, W, C), and labels, int64 (N,).
+        mean: subtracted from the pixels, scaled to 0 … 1; None takes the model's own.
+        std: what they are then divided by. With both given nothing is asked of the model's `pretrained_cfg`: it gets
+            `Images` in the size that they have, and classes are matched by position. Else images of another size go
+            through the model's own transform.
         batch_size: images at a time.
-        bf16: bfloat16 autocast; else in float32.
-        transform: of a PIL image to float32 (3, H, W), in the place of `mean` and `std`; see `transform_for`.
+        split: 'train', 'val' or 'test', of data that is read.
+        bf16: compute in bfloat16 autocast; the logits are float32 all the same.
+        transform: from a PIL image to float32 (C, H, W), in the place of the model's own.
 
     Raises:
-        InputError: no images, or labels beyond the model's classes.
+        InputError: no images, unusable images, or classes that the model does not have.
         ResnetHubError: logits that are not finite.
     """
-    from tqdm.auto import tqdm
+    model, images = as_model(model), as_images(data, split)
+    labels: list[Tensor] = []
 
-    if not len(images):
-        raise InputError('there are no images to evaluate on')
-    device = next(model.parameters()).device
+    def check(classes: int) -> None:
+        labels.append(match_labels(images, () if mean and std else class_names(model, classes), classes))
 
-    def forward(part: slice) -> tuple[Tensor, float]:
-        """Logits, float32 (B, C), and the seconds that the network took."""
-        x = _inputs(images.pixels[part], mean, std, transform, device)
-        began = _clock(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits = model(x)
-        return logits.float(), _clock(device) - began
-
-    parts = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)][rank() :: world_size()]
-    passes = []
-    with evaluation_mode(model), ieee_convolutions():
-        classes = forward(slice(1))[0].shape[1]  # all processes know it, also one without a batch
-        _check_labels(images.labels, classes)
-        logits = torch.zeros(len(images), classes, device=device)
-        for part in tqdm(parts, 'evaluate', unit='batch', leave=False, delay=1, disable=None if is_first() else True):
-            logits[part], seconds = forward(part)
-            passes.append((len(logits[part]), seconds))
-    all_sum(logits)  # of each row, one process has the logits and the others zeros
-    if not bool(logits.isfinite().all()):
-        raise ResnetHubError('the logits are not finite: the weights have diverged, or are those of another network')
-    speed = all_sum(torch.tensor(_speed(passes), device=device))
-    return Metrics.from_logits(logits.cpu(), images.labels.cpu(), round(float(speed), 1))
+    outputs = compute_outputs(model, images, mean, std, batch_size, bf16=bf16, transform=transform, check=check)
+    return Metrics.from_logits(outputs.logits, labels[0], outputs.images_per_second)
 
 
-def _inputs(
-    pixels: Tensor, mean: Triple, std: Triple, transform: Callable[[Any], Tensor] | None, device: torch.device
-) -> Tensor:
-    """A batch for the network: uint8 (B, H, W, 3) to float32 (B, 3, H', W') on its device."""
-    if transform is None:
-        return normalise(pixels.to(device), mean, std)
-    from PIL import Image
+def match_labels(images: Images | LabelledImages, names: Sequence[str], count: int) -> Tensor:
+    """Return the labels as positions in a model's classes, int64 (N,).
 
-    images = torch.stack([transform(Image.fromarray(image)) for image in pixels.cpu().numpy()])
-    return images.to(device, memory_format=torch.channels_last)
-
-
-def _check_labels(labels: Tensor, classes: int) -> None:
-    outside = labels[(labels < 0) | (labels >= classes)]
-    if len(outside):
-        raise InputError(f'the model has {classes} classes, the images have label {int(outside[0])}')
-
-
-def _clock(device: torch.device) -> float:
-    """Seconds, when all that the device was given is done."""
-    if device.type != 'cpu':
-        torch.accelerator.synchronize(device)
-    return time.perf_counter()
-
-
-def _speed(passes: Sequence[tuple[int, float]]) -> float:
-    """Images per second of (images, seconds); a first batch among others is left out, as it prepares what follows."""
-    timed = passes[1:] or passes
-    return sum(count for count, _ in timed) / sum(seconds for _, seconds in timed) if timed else 0.0
-
-
-@contextmanager
-def ieee_convolutions() -> Iterator[None]:
-    """No TF32, which PyTorch's default allows on GPUs: its 10 bits of mantissa change predictions as float16's do."""
-    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before, convolutions.fp32_precision = convolutions.fp32_precision, 'ieee'
-    try:
-        yield
-    finally:
-        convolutions.fp32_precision = before
-
-
-def transform_for(model: nn.Module, images: Images) -> Callable[[Any], Tensor] | None:
-    """timm's transform of a network that takes another image size than `images` have; None where they fit as they are.
+    Classes that both sides name are matched by name, without regard to case, spaces and underscores. Else they are
+    matched by position.
 
     Args:
-        model: a network with a timm `pretrained_cfg`.
-        images: what it is to classify.
-    """
-    from resnet_hub.inference.predict import make_transform
+        images: what is to be classified.
+        names: of the model's classes; empty if it names none.
+        count: the number of the model's classes.
 
-    cfg: Any = model.pretrained_cfg
-    return None if tuple(cfg['input_size'][1:]) == images.pixels.shape[1:3] else make_transform(model)
+    Raises:
+        InputError: the images have a class that the model does not have; the message shows both.
+    """
+    labels = images.labels.cpu().long()
+    if images.classes and names:
+        places = {_plain(name): place for place, name in enumerate(names)}
+        missing = [name for name in images.classes if _plain(name) not in places]
+        if missing:
+            raise InputError(
+                f'the model has no class {", ".join(missing[:5])}{" …" * (len(missing) > 5)}: the classes of '
+                f'{images.name} are {_listed(images.classes)}; those of the model are {_listed(names)}'
+            )
+        return torch.tensor([places[_plain(name)] for name in images.classes])[labels]
+    if images.classes and len(images.classes) != count:
+        raise InputError(
+            f'the model has {count} classes without names, {images.name} has {len(images.classes)}: '
+            f'{_listed(images.classes)}'
+        )
+    outside = labels[(labels < 0) | (labels >= count)]
+    if len(outside):
+        raise InputError(f'the model has {count} classes, the images have label {int(outside[0])}')
+    return labels
+
+
+def _plain(name: str) -> str:
+    return re.sub(r'[\W_]+', ' ', name).strip().casefold()
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ', '.join(names) if len(names) <= 12 else f'{", ".join(names[:10])} … ({len(names)} classes)'
 
 
 def dataset_of(cfg: Mapping[str, Any], name: str | None = None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from resnet_hub.utils.errors import MissingExtraError
@@ -58,6 +58,29 @@ def plot_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str], pat
             for j, count in enumerate(row):
                 color = 'white' if shares[i][j] > 20 else 'black'
                 axes.text(j, i, str(count or ''), ha='center', va='center', fontsize=9, color=color)
+    _save(figure, path)
+
+
+def plot_corruptions(top1: Mapping[str, Sequence[float]], path: str | Path, title: str = '') -> None:
+    """Draw accuracy by corruption (row) and severity (column) as a PNG.
+
+    Args:
+        top1: accuracy in % at each severity, from 1 on, by corruption.
+        path: of the picture.
+        title: above it.
+    """
+    names, severities = [*top1], range(1, len(next(iter(top1.values()))) + 1)
+    figure = Figure(figsize=(7, 2 + 0.35 * len(names)), layout='constrained')
+    axes = figure.subplots()
+    image = axes.imshow([*top1.values()], cmap='RdYlGn', vmin=0, vmax=100, aspect='auto')
+    figure.colorbar(image, label='top-1 (%)')
+    axes.set(xlabel='severity')
+    axes.set_title(title, parse_math=False)
+    axes.set_xticks(range(len(severities)), [str(severity) for severity in severities])
+    axes.set_yticks(range(len(names)), [name.replace('_', ' ') for name in names])
+    for i, values in enumerate(top1.values()):
+        for j, value in enumerate(values):
+            axes.text(j, i, f'{value:.1f}', ha='center', va='center', fontsize=9)
     _save(figure, path)
 
 

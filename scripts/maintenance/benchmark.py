@@ -44,7 +44,7 @@ from tqdm import tqdm
 from resnet_hub import ResnetHubError, evaluate, optimize, predict
 from resnet_hub.data.images import Images
 from resnet_hub.data.sources import load_images
-from resnet_hub.inference.evaluate import ieee_convolutions
+from resnet_hub.inference.logits import ieee_convolutions
 from resnet_hub.registry import load_model
 from resnet_hub.training.trainer import has_fast_bf16
 from resnet_hub.utils.files import replacing, save_weights

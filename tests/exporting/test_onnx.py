@@ -16,7 +16,7 @@ from PIL import Image
 import resnet_hub
 from resnet_hub import InputError, ResnetHubError, export, load_model
 from resnet_hub.data.images import Images
-from resnet_hub.inference.predict import make_transform
+from resnet_hub.inference.transform import make_transform
 from tests.conftest import ROOT
 
 onnx = pytest.importorskip('onnx')

@@ -4,6 +4,9 @@ import csv
 import json
 import subprocess
 import sys
+from copy import deepcopy
+from dataclasses import replace
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -16,7 +19,8 @@ from torch import nn
 
 from resnet_hub.checkpoints.folder import make_config, write_folder
 from resnet_hub.data.images import Images, normalise
-from resnet_hub.inference import evaluate as evaluation
+from resnet_hub.data.sources import read_labelled
+from resnet_hub.inference import logits as running
 from resnet_hub.inference.evaluate import (
     LOG_COLUMNS,
     Metrics,
@@ -24,8 +28,10 @@ from resnet_hub.inference.evaluate import (
     evaluate,
     expected_calibration_error,
     log_evaluation,
-    transform_for,
+    match_labels,
 )
+from resnet_hub.inference.logits import compute_outputs
+from resnet_hub.inference.transform import make_transform
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.utils.errors import InputError, ResnetHubError
 from resnet_hub.utils.plots import plot_confusion
@@ -44,7 +50,7 @@ def images():
 @pytest.fixture(scope='module')
 def model():
     torch.manual_seed(0)
-    return timm.create_model('cifar_resnet8', zero_init_last=False)
+    return timm.create_model('cifar_resnet8', zero_init_last=False, pretrained_cfg_overlay={'input_size': (3, 8, 8)})
 
 
 # -------------------------------------------------------------------------------------------------------- the figures
@@ -127,7 +133,7 @@ def test_precision(bf16, dtype, model, images):
 def test_speed_is_of_the_passes_after_the_first(model, images, monkeypatch):
     """A clock that moves by one second a look: 203 images in batches of 50 are 5 passes."""
     seconds = iter(range(1000))
-    monkeypatch.setattr(evaluation, '_clock', lambda device: next(seconds))
+    monkeypatch.setattr(running, '_clock', lambda device: next(seconds))
     metrics = evaluate(model, images, MEAN, STD, batch_size=50)
     assert metrics.images_per_second == pytest.approx(153 / 4, abs=0.1)
     assert evaluate(model, images, MEAN, STD, batch_size=500).images_per_second == 203
@@ -136,15 +142,95 @@ def test_speed_is_of_the_passes_after_the_first(model, images, monkeypatch):
 
 
 def test_networks_of_another_image_size(images):
-    """By timm's own transform; those of the images' size see the pixels as they are."""
+    """By timm's own transform, and with a warning; those of the images' size see the pixels as they are."""
     net = timm.create_model('cifar_resnet8', pretrained_cfg_overlay={'input_size': (3, 12, 12), 'crop_pct': 0.75})
-    transform = transform_for(net, images)
+    transform = make_transform(net)
     x = torch.stack([transform(Image.fromarray(image)) for image in images.pixels.numpy()])
     assert x.shape == (203, 3, 12, 12)
     with torch.no_grad():
         wanted = Metrics.from_logits(net.eval()(x), images.labels)
-    assert evaluate(net, images, MEAN, STD, transform=transform) == wanted
-    assert transform_for(net, Images(torch.zeros(1, 12, 12, 3, dtype=torch.uint8), torch.zeros(1))) is None
+    with pytest.warns(UserWarning, match='8×8 pixels; the network was trained on 12×12, so they are resized'):
+        found = evaluate(net, images)
+    assert found.confusion == wanted.confusion and found.nll == pytest.approx(wanted.nll, abs=1e-4)
+    assert evaluate(net, images, transform=transform) == wanted
+    with pytest.warns(UserWarning, match='trained on 12×12, but it gets them as they are'):
+        evaluate(net, images, MEAN, STD)
+
+
+def test_every_way_to_give_images_gives_the_same(model, images, tmp_path):
+    """And of a network by its name."""
+    np.savez(tmp_path / 'a.npz', images=images.pixels, labels=images.labels)
+    wanted = evaluate(model, images)
+    for data in (
+        (images.pixels, images.labels),
+        (images.pixels.numpy(), images.labels.tolist()),
+        tmp_path / 'a.npz',
+        str(tmp_path / 'a.npz'),
+        read_labelled(tmp_path / 'a.npz'),
+    ):
+        assert evaluate(model, data) == wanted
+    named = evaluate('cifar_resnet8.cifar10', images)
+    assert named == evaluate(timm.create_model('cifar_resnet8', pretrained=True), images)
+    assert named.to_dict()['images'] == 203
+
+
+@pytest.mark.parametrize(
+    ('data', 'message'),
+    [
+        (lambda x, y: (x.float() / 255, y), r'pixels must be uint8 .*not torch.float32: .* converts values between 0'),
+        (
+            lambda x, y: (x.permute(0, 3, 1, 2), y),
+            r'\(N, H, W, 1\), not \(203, 3, 8, 8\): pixels.permute\(0, 2, 3, 1\)',
+        ),
+        (lambda x, y: (x[0], y), r'not \(8, 8, 3\)'),
+        (lambda x, y: (x, y[:-1]), r'labels must be integers of the shape \(203,\), one per image'),
+        (lambda x, y: (x, y / 2), 'labels must be integers .*not torch.float32'),
+        (lambda x, y: x, 'expected a path, images or a pair'),
+    ],
+)
+def test_pixels_of_another_kind(data, message, model, images):
+    with pytest.raises(InputError, match=message):
+        evaluate(model, data(images.pixels, images.labels))
+
+
+def test_classes_are_matched_by_name(images):
+    names = DATASETS['cifar10'].classes
+    shuffled = replace(images, classes=tuple(sorted(names, reverse=True)))
+    labels = match_labels(shuffled, names, 10)
+    assert [names[i] for i in labels] == [shuffled.classes[i] for i in images.labels]
+    two = Images(images.pixels, images.labels % 2, ('Ship', 'CAT '))
+    assert match_labels(two, names, 10).unique().tolist() == [3, 8]
+    assert torch.equal(match_labels(replace(images, classes=()), names, 10), images.labels)
+    assert torch.equal(match_labels(shuffled, (), 10), images.labels)
+    for classes, own, message in (
+        (
+            ('cat', 'zebra'),
+            names,
+            'no class zebra: the classes of images are cat, zebra; those of the model are airplane,',
+        ),
+        (('cat', 'dog'), (), 'the model has 10 classes without names, images has 2: cat, dog'),
+    ):
+        with pytest.raises(InputError, match=message):
+            match_labels(replace(two, classes=classes), own, 10)
+
+
+def test_grey_images_for_grey_networks(images):
+    net = timm.create_model('cifar_resnet8', in_chans=1, pretrained_cfg_overlay={'input_size': (3, 8, 8)})
+    grey = Images(images.pixels[..., :1], images.labels)
+    with torch.no_grad():
+        x = (grey.pixels.permute(0, 3, 1, 2) / 255 - fmean(net.pretrained_cfg['mean'])) / fmean(
+            net.pretrained_cfg['std']
+        )
+        wanted = net.eval()(x)
+    assert evaluate(net, grey).nll == pytest.approx(Metrics.from_logits(wanted, images.labels).nll, abs=1e-4)
+    assert evaluate(net, images).images == 203, 'colour is converted'
+
+
+def test_logits_are_float32_whatever_computes_them(model, images):
+    """In bf16 the softmax of many images would be exactly 1, and their order lost."""
+    for options in ({}, {'bf16': True}):
+        assert compute_outputs(model, images, **options).logits.dtype == torch.float32
+    assert compute_outputs(deepcopy(model).bfloat16(), images).logits.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -298,10 +384,15 @@ def test_under_torchrun_the_result_is_that_of_one_process(two_sets, command, tmp
 
 REFUSED = {
     '{0} --data {root} --bf16 --append log.csv': '--append keeps figures of float32',
-    '{0} {1} --data {root} --confusion c.png': '--confusion takes FILE.png for one model, a folder for several',
+    '{0} {1} --data {root} --confusion c.png': '--confusion and --plot take FILE.png for one model, a folder for several',
     '{0} --data {root} --dataset cifar100': '{0}: the model has 10 classes, cifar100 has 100',
-    'resnet18 --data {root}': 'resnet18: the model has 1000 classes, cifar10 has 10',
+    'resnet18 --data {root}': 'resnet18: {root} holds several data sets: give the folder of one, cifar10, svhn',
     'resnet18 --data {root} --dataset cifar10': 'resnet18: the model has 1000 classes, cifar10 has 10',
+    'resnet18 --data {root}/cifar10': 'resnet18: the model has 1000 classes',
+    '{0} --data {root} --ood {root} --per-class': '--ood has other results: leave out --per-class',
+    '{0} --data {root} --ood {root} --shift': '--ood and --shift are measured one at a time',
+    '{0} --data {root} --knn': '--knn is a score of out-of-distribution images',
+    '{0} --data {root} --plot c.png': '--plot draws the table of corrupted images',
     '{0} --data {root} --device gpu': "unknown device 'gpu'",
     '{0} --data {root} --device cuda:99': 'cuda:99 is not there',
 }
@@ -314,7 +405,7 @@ def test_refused_in_one_line(line, two_sets, command, tmp_path, monkeypatch):
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     root, models = two_sets
     done = command('evaluate', *line.format(*models, root=root).split(), expect=2)
-    assert REFUSED[line].format(*models) in done.err and len(done.err.splitlines()) == 1 and not done.out
+    assert REFUSED[line].format(*models, root=root) in done.err and len(done.err.splitlines()) == 1 and not done.out
     assert not [*tmp_path.iterdir()], 'something was written'
 
 

@@ -1,0 +1,79 @@
+"""What a network wants to get: the size, channels and normalisation of its images, and the names of its classes."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def make_transform(model: nn.Module, normalize: bool = True) -> Any:
+    """Return timm's evaluation transform of a model, from a PIL image to float32 (C, H, W).
+
+    Without `normalize` the transform stops at uint8. `normalise_like` does the rest for many images at once.
+    """
+    from timm.data import create_transform, resolve_model_data_config
+
+    return create_transform(**resolve_model_data_config(model), is_training=False, normalize=normalize)
+
+
+def normalise_like(model: nn.Module, pixels: Tensor) -> Tensor:
+    """Turn uint8 (N, C, H, W) into float32 on the same device, as the end of `make_transform(model)` does, bit for bit."""
+    mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in normalisation(model))
+    return pixels.float().div_(255).sub_(mean).div_(std)
+
+
+def normalisation(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and deviation, one value for each channel of a model's images."""
+    from timm.data import resolve_model_data_config
+
+    cfg, channels = resolve_model_data_config(model), channels_of(model)
+
+    def fit(values: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
+
+    return fit(cfg['mean']), fit(cfg['std'])
+
+
+def channels_of(model: nn.Module) -> int:
+    """Return the number of channels of a model's images. timm's `pretrained_cfg` keeps that of the weights."""
+    cfg: Any = getattr(model, 'pretrained_cfg', None) or {}
+    return getattr(model, 'in_chans', None) or cfg.get('input_size', (3,))[0]
+
+
+def size_of(model: nn.Module) -> tuple[int, int] | None:
+    """Return height and width of the images that a model was trained on; None if it does not say."""
+    cfg: Any = getattr(model, 'pretrained_cfg', None) or {}
+    return tuple(cfg['input_size'][1:]) if 'input_size' in cfg else None
+
+
+def class_names(model: nn.Module, count: int) -> tuple[str, ...]:
+    """Return the names of a model's classes, or () if it names none or those of another classifier.
+
+    Args:
+        model: a network with a timm `pretrained_cfg`.
+        count: the number of its classes.
+    """
+    cfg: Any = getattr(model, 'pretrained_cfg', None) or {}
+    names = tuple(cfg.get('label_names') or ())
+    return names if len(names) == count else ()
+
+
+def warn_of_size(model: nn.Module, size: tuple[int, int], resized: bool, what: str = 'the images') -> None:
+    """Warn if images have another size than those that a model was trained on.
+
+    Args:
+        model: a network with a timm `pretrained_cfg`.
+        size: height and width of the images.
+        resized: whether they are resized before the network gets them.
+        what: how the warning calls them.
+    """
+    trained = size_of(model)
+    if trained is None or trained == tuple(size):
+        return
+    shown, wanted = f'{size[1]}×{size[0]}', f'{trained[1]}×{trained[0]}'
+    how = 'so they are resized' if resized else 'but it gets them as they are'
+    message = f'{what}: {shown} pixels; the network was trained on {wanted}, {how}, and its accuracy suffers'
+    warnings.warn(message, stacklevel=3)
