@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 
 from resnet_hub.cli import convert, download, evaluate, export, list, predict, train, upload
@@ -22,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     try:
-        return args.run(args) or 0
+        with warnings.catch_warnings():  # which restores `showwarning`
+            warnings.showwarning = lambda message, *_, **__: _print_error(args.command, str(message))
+            return args.run(args) or 0
     except ResnetHubError as error:
         return _fail(args.command, str(error), error.exit_code)
     except BrokenPipeError:  # the reader of the output has left, as head and less do
@@ -37,8 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(command: str, message: str, exit_code: int) -> int:
     if os.environ.get(TRACEBACK, '0') != '0':
         traceback.print_exc()
-    print(f'resnet-hub {command}: {message}', file=sys.stderr)
+    _print_error(command, message)
     return exit_code
+
+
+def _print_error(command: str, message: str) -> None:
+    print(f'resnet-hub {command}: {message}', file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -82,7 +82,7 @@ def _run(args: argparse.Namespace) -> None:
         _measure_corruptions if corrupted else _measure_ood if args.ood else _measure_shift if args.shift else _measure
     )
     with process_group(args.device) as device:
-        models = _Models(args, str(device))
+        models = _Models(args, str(device), read=not corrupted)
         answers = []
         for name in args.models:
             with _about(name):
@@ -125,10 +125,10 @@ class _Models:
     What does not fit together is refused before anything is downloaded.
     """
 
-    def __init__(self, args: argparse.Namespace, device: str) -> None:
+    def __init__(self, args: argparse.Namespace, device: str, read: bool) -> None:
         self.args, self.device = args, device
         self.read: dict[Any, Any] = {}
-        for name in args.models:
+        for name in args.models if read else ():
             with _about(name):
                 cfg = _configuration(name)
                 if cfg and not args.data:

@@ -388,7 +388,6 @@ REFUSED = {
     '{0} --data {root} --dataset cifar100': '{0}: the model has 10 classes, cifar100 has 100',
     'resnet18 --data {root}': 'resnet18: {root} holds several data sets: give the folder of one, cifar10, svhn',
     'resnet18 --data {root} --dataset cifar10': 'resnet18: the model has 1000 classes, cifar10 has 10',
-    'resnet18 --data {root}/cifar10': 'resnet18: the model has 1000 classes',
     '{0} --data {root} --ood {root} --per-class': '--ood has other results: leave out --per-class',
     '{0} --data {root} --ood {root} --shift': '--ood and --shift are measured one at a time',
     '{0} --data {root} --knn': '--knn is a score of out-of-distribution images',

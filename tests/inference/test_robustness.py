@@ -24,7 +24,7 @@ def corrupted(data_root, tmp_path_factory):
     clean = read_labelled(data_root / 'cifar10')[:40].load()
     random = np.random.default_rng(0)
     for name, scale in (('fog', 10), ('spatter', 2)):
-        levels = [clean.pixels + scale * s * random.standard_normal(clean.pixels.shape) for s in range(5)]
+        levels = [clean.pixels.numpy() + scale * s * random.standard_normal(clean.pixels.shape) for s in range(5)]
         np.save(folder / f'{name}.npy', np.concatenate(levels).clip(0, 255).astype(np.uint8))
     np.save(folder / 'labels.npy', np.tile(clean.labels.numpy(), 5))
     return folder
