@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeAlias, overload
@@ -99,7 +99,8 @@ def predict(
     answers = _predict(model, items, topk, batch_size, label_names)
     if not single:
         return answers
-    answer = next(answers)
+    with closing(answers):  # which ends its threads
+        answer = next(answers)
     if answer.error:
         raise InputError(answer.error)
     return answer
@@ -134,7 +135,7 @@ def _arrays(images: np.ndarray) -> tuple[list[Image.Image], bool]:
 
 def _predict(
     model: nn.Module, items: Sequence[Any], topk: int, batch_size: int, label_names: Sequence[str] | None
-) -> Iterator[Prediction]:
+) -> Generator[Prediction, None, None]:
     cfg: Any = getattr(model, 'pretrained_cfg', {})
     names = label_names or cfg.get('label_names') or ()
     reader = _Reader(model)

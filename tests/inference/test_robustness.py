@@ -49,7 +49,8 @@ def test_the_command_and_its_picture(corrupted, command, tmp_path):
     assert 'mean over 1 corruptions, without gaussian_noise' in done.out
     lines = done.out.split('not in the mean:')
     assert 'fog' in lines[0] and 'spatter' not in lines[0] and 'spatter' in lines[1]
-    assert Image.open(tmp_path / 'c.png').width > 500
+    with Image.open(tmp_path / 'c.png') as picture:
+        assert picture.width > 500
     (answer,) = json.loads(command('evaluate', MODEL, '--data', corrupted, '--json').out)
     assert answer == {'model': MODEL, **evaluate_corruptions(MODEL, corrupted).to_dict()}
 
