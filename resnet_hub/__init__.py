@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from resnet_hub.data.images import Images
     from resnet_hub.data.labelled import LabelledImages
     from resnet_hub.data.sources import load_images, read_labelled
+    from resnet_hub.demo.build import Page, build_demo
     from resnet_hub.exporting.export import Export, export
     from resnet_hub.hub.download import download
     from resnet_hub.hub.upload import Upload, push_folders, push_to_hub
@@ -43,6 +44,8 @@ _PUBLIC = {
     'load_model': 'registry',
     'Recipe': 'training.recipe',
     'train': 'training.trainer',
+    'Page': 'demo.build',
+    'build_demo': 'demo.build',
     'Export': 'exporting.export',
     'export': 'exporting.export',
     'Metrics': 'inference.evaluate',
@@ -63,11 +66,13 @@ __all__ = [
     'LabelledImages',
     'Metrics',
     'MissingExtraError',
+    'Page',
     'PreActResNet',
     'Prediction',
     'Recipe',
     'ResnetHubError',
     'Upload',
+    'build_demo',
     'convert_checkpoint',
     'download',
     'evaluate',

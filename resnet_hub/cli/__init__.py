@@ -9,7 +9,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
-from resnet_hub.cli import convert, download, evaluate, export, list, predict, train, upload
+from resnet_hub.cli import convert, demo, download, evaluate, export, list, predict, train, upload
 from resnet_hub.utils.errors import ResnetHubError
 
 TRACEBACK = 'RESNET_HUB_TRACEBACK'  #: environment variable that shows the traceback of every error
@@ -58,6 +58,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--version', action='version', version=f'resnet-hub {__version__}')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    for command in (list, predict, evaluate, train, convert, export, upload, download):
+    for command in (list, predict, evaluate, train, convert, export, upload, download, demo):
         command.add(commands)
     return parser

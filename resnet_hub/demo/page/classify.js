@@ -4,7 +4,6 @@ import * as ort from './onnxruntime/ort.wasm.bundle.min.mjs';
 import { shrink } from './resize.js';
 
 ort.env.wasm.numThreads = 1; // threads need HTTP headers that a plain web server does not send
-ort.env.wasm.wasmPaths = new URL('onnxruntime/', import.meta.url).href;
 
 /**
  * Decode a picture, upright as its EXIF data says. Colour profiles are ignored, as Pillow ignores them.

@@ -17,7 +17,8 @@ const duration = (ms) => (ms < 10 ? `${ms.toFixed(1)} ms` : `${Math.round(ms)} m
 
 /** Return the part of the page that shows a network's answers, and a function that fills it. */
 function makeCard(network) {
-  const { name, classes, facts, threshold } = network.model;
+  const { name, facts, threshold } = network.model;
+  const classes = network.model.classes.map((label) => label.replaceAll('_', ' '));
   const verdict = element('p', { className: 'verdict' });
   const bars = element('ol', { className: 'bars' });
   const warning = element('p', { className: 'warning', hidden: true });
@@ -57,9 +58,10 @@ function makeCard(network) {
     card.classList.toggle('unknown', unknown);
     warning.hidden = !unknown;
     warning.textContent = unknown ? `This is probably none of the ${classes.length} classes.` : '';
-    const score = `Energy score ${energy.toFixed(1)}`;
-    const reached = threshold && `${threshold.percent} of 100 pictures of ${threshold.source} reach ${threshold.energy.toFixed(1)}`;
-    note.textContent = `${threshold ? `${score}; ${reached}` : score}. The network took ${duration(milliseconds)}.`;
+    const comparison = threshold
+      ? ` Of the ${threshold.source}, ${threshold.percent} % reach ${threshold.energy.toFixed(1)}.`
+      : '';
+    note.textContent = `The network took ${duration(milliseconds)}. Energy score: ${energy.toFixed(1)}.${comparison}`;
     return `${name}: ${best[0].label}, ${percent(best[0].p)}.${unknown ? ` ${warning.textContent}` : ''}`;
   }
   return { card, show };
@@ -70,7 +72,7 @@ function makeView(view, names) {
   const canvas = element('canvas', { width: view.size, height: view.size });
   canvas.setAttribute('role', 'img');
   canvas.setAttribute('aria-label', `The picture, shrunk to ${view.size} by ${view.size} pixels`);
-  const caption = `What ${names ?? 'the network'} sees: ${view.size} × ${view.size} pixels`;
+  const caption = `What ${names ?? 'the network'} sees: ${view.size}\u00a0×\u00a0${view.size} pixels`;
   const figure = element('figure', {}, canvas, element('figcaption', {}, caption));
   const context = canvas.getContext('2d');
 
@@ -120,8 +122,8 @@ async function start() {
     const pixels = keys.map((key) => look(picture, JSON.parse(key)));
     picture.close();
     const answers = [];
-    for (const { model, classify } of networks.map((n) => ({ model: n.model, classify: n.classify.bind(n) }))) {
-      answers.push(await classify(pixels[keys.indexOf(JSON.stringify(model.view))]));
+    for (const network of networks) {
+      answers.push(await network.classify(pixels[keys.indexOf(JSON.stringify(network.model.view))]));
     }
     if (turn !== latest) return;
     showError('');

@@ -1,0 +1,1 @@
+"""Write a page that runs networks in a browser."""
