@@ -29,8 +29,8 @@ def add(commands: Any) -> None:
     command.add_argument(
         '--data',
         metavar='DATA',
-        help='a folder with test-*.parquet: sets the energy score below which the page says that a picture is probably '
-        'of no class; default: the measured score of our own weights',
+        help='test images in any format that evaluate reads: they set the energy score below which the page says that a '
+        'picture shows none of the classes; default: the measured score of our own weights',
     )
     command.add_argument(
         '--runtime',

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from resnet_hub.data.images import load_images
+from resnet_hub.data.sources import read_labelled
 from resnet_hub.demo.energy import PERCENT, Threshold, measure_threshold, read_thresholds
 from resnet_hub.demo.runtime import FILES, runtime_folder
 from resnet_hub.exporting.export import export
-from resnet_hub.inference.evaluate import dataset_of
 from resnet_hub.registry import load_model
 from resnet_hub.runtimes.exported import ExportedNetwork
 from resnet_hub.tables.datasets import DATASETS
@@ -59,8 +58,9 @@ def build_demo(
     Args:
         models: one or two names that `load_model` takes, or ONNX files that `export` has written.
         output: the folder to write.
-        data: folder with test-*.parquet of the networks' data set; it sets the energy score below which a picture is
-            said to be of no class. None takes the measured thresholds of our own weights, and none for other networks.
+        data: test images of the networks' classes, in any format that `read_labelled` reads. They set the energy score
+            below which the page says that a picture shows none of the classes. None takes the measured scores of our
+            own weights; for other networks the page then says nothing.
         runtime: folder with the files of ONNX Runtime Web; None lets npm fetch them at first use.
         force: replace the files of a page that is there. Other files of the folder stay.
 
@@ -94,10 +94,10 @@ def build_demo(
 
 def _add_model(folder: Path, name: str, number: int, data: str | Path | None) -> dict[str, Any]:
     """Write a network into the page's folder, and return what the page must know about it."""
-    model = load_model(name, 'cpu')
-    cfg: Any = model.pretrained_cfg
+    model: Any = load_model(name, 'cpu')
+    cfg = model.pretrained_cfg
     exported = isinstance(model, ExportedNetwork)
-    title = _exported_title(model) if isinstance(model, ExportedNetwork) else _title(name)
+    title = _exported_title(model) if exported else _title(name)
     file = folder / 'models' / f'{number}-{re.sub(r"[^A-Za-z0-9._-]+", "-", title)}.onnx'
     file.parent.mkdir(exist_ok=True)
     row = {
@@ -161,13 +161,13 @@ def _view(name: str, model: nn.Module) -> dict[str, Any]:
     return {'size': height, 'resize': int(height / cfg['crop_pct']), 'filter': cfg['interpolation']}
 
 
-def _threshold(model: nn.Module, weights: str | None, data: str | Path | None) -> Threshold | None:
+def _threshold(model: Any, weights: str | None, data: str | Path | None) -> Threshold | None:
     if data is None:
         return read_thresholds().get(weights or '')
-    cfg: Any = model.pretrained_cfg
-    dataset = dataset_of({**cfg, 'num_classes': model.num_classes})
-    pixels = load_images(dataset, 'test', data).pixels
-    return measure_threshold(model, pixels, f'{DATASETS[dataset].title} test pictures')
+    classes = tuple(model.pretrained_cfg.get('label_names') or ())
+    dataset = next((name for name, row in DATASETS.items() if row.classes == classes), None)
+    images = read_labelled(data, 'test', dataset=dataset, need_labels=False)
+    return measure_threshold(model, images, f'{DATASETS[dataset].title if dataset else "own"} test pictures')
 
 
 def _copy_page(folder: Path, runtime: Path) -> None:

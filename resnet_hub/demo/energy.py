@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
+from resnet_hub.data.labelled import LabelledImages
 from resnet_hub.inference.mode import evaluation_mode
 from resnet_hub.inference.predict import make_transform
 
@@ -37,21 +37,21 @@ def read_thresholds() -> dict[str, Threshold]:
         return {row['weights']: Threshold(float(row['energy']), row['source']) for row in csv.DictReader(file)}
 
 
-def measure_threshold(model: nn.Module, pixels: Tensor, source: str) -> Threshold:
-    """Return the energy score that 95 % of some pictures reach.
+def measure_threshold(model: nn.Module, images: LabelledImages, what: str) -> Threshold:
+    """Return the energy score that 95 % of some images reach.
 
     Args:
         model: a network with a timm `pretrained_cfg`.
-        pixels: pictures that show its classes and that it was not trained on, uint8 (N, H, W, 3).
-        source: what they are, in words.
+        images: they show its classes, and it was not trained on them. Their labels are not used.
+        what: the images in words, 'CIFAR-10 test pictures'.
     """
     from tqdm.auto import tqdm
 
-    transform: Any = make_transform(model)
-    energies = []
+    batches = [range(start, min(start + _BATCH, len(images))) for start in range(0, len(images), _BATCH)]
+    decoded = tqdm(
+        images.batches(make_transform(model), batches), 'energy', len(batches), leave=False, delay=1, disable=None
+    )
     with evaluation_mode(model):
-        for part in tqdm(pixels.split(_BATCH), 'energy', unit='batch', leave=False, delay=1, disable=None):
-            x = torch.stack([transform(Image.fromarray(picture)) for picture in part.numpy()])
-            energies.append(model(x).logsumexp(1))
-    energy = torch.quantile(torch.cat(energies).double(), 1 - PERCENT / 100)
-    return Threshold(round(float(energy), 3), f'{len(pixels):,} {source}')
+        energies = torch.cat([model(x).logsumexp(1) for x in decoded])
+    energy = torch.quantile(energies.double(), 1 - PERCENT / 100)
+    return Threshold(round(float(energy), 3), f'{len(images):,} {what}')

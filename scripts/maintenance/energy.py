@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import sys
 
-from resnet_hub.data.images import load_images
+from resnet_hub.data.sources import read_labelled
 from resnet_hub.demo.energy import TABLE, Threshold, measure_threshold, read_thresholds
 from resnet_hub.registry import load_model
 from resnet_hub.tables.datasets import DATASETS
@@ -24,8 +24,8 @@ def main(data: str, *names: str) -> None:
     ours = [name for name, row in WEIGHTS.items() if row.publisher == RESNET_HUB]
     for name in names or [name for name in ours if name not in known]:
         dataset = WEIGHTS[name].dataset
-        pixels = load_images(dataset, 'test', data).pixels
-        known[name] = measure_threshold(load_model(name), pixels, f'{DATASETS[dataset].title} test pictures')
+        images = read_labelled(data, 'test', dataset=dataset)
+        known[name] = measure_threshold(load_model(name, 'cpu'), images, f'{DATASETS[dataset].title} test pictures')
         print(name, *known[name], sep=', ')
         _write({name: known[name] for name in ours if name in known})
 

@@ -13,6 +13,8 @@ import pytest
 import torch
 from huggingface_hub import SpaceCard
 
+from resnet_hub.data.labelled import LabelledImages
+from resnet_hub.data.sources import read_labelled
 from resnet_hub.demo import runtime
 from resnet_hub.demo.build import build_demo
 from resnet_hub.demo.energy import measure_threshold, read_thresholds
@@ -140,7 +142,8 @@ def test_npm_fetches_the_pinned_package(tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_threshold_is_the_score_that_95_percent_reach() -> None:
     model = load_model(NAME, 'cpu')
     pixels = torch.randint(256, (300, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    threshold = measure_threshold(model, pixels, 'random pictures')
+    images = LabelledImages(list(pixels.numpy()), torch.full((300,), -1))
+    threshold = measure_threshold(model, images, 'random pictures')
     cfg: Any = model.pretrained_cfg
     x = (pixels / 255 - torch.tensor(cfg['mean'])) / torch.tensor(cfg['std'])
     with torch.no_grad():
@@ -149,14 +152,23 @@ def test_the_threshold_is_the_score_that_95_percent_reach() -> None:
     assert np.mean(scores >= threshold.energy) == pytest.approx(0.95, abs=0.004)
 
 
+def test_data_set_the_threshold(
+    tmp_path: Path, empty_runtime: Path, tiny_data: tuple[Path, Any], command: Callable[..., Any]
+) -> None:
+    output = command(
+        'demo', NAME, '-o', tmp_path / 'page', '--runtime', empty_runtime, '--data', tiny_data[0], '--json'
+    )
+    (model,) = json.loads(output.out)['models']
+    assert model['threshold']['source'] == '64 CIFAR-10 test pictures'
+    assert model['threshold']['energy'] != read_thresholds()[NAME].energy
+
+
 def test_thresholds_are_of_our_weights() -> None:
     assert read_thresholds().keys() <= {name for name, row in WEIGHTS.items() if row.publisher == RESNET_HUB}
 
 
 def test_a_measured_threshold_stands_in_the_table(data_root: Path) -> None:
-    from resnet_hub.data.images import load_images
-
-    pixels = load_images('cifar10', 'test', data_root).pixels
-    found = measure_threshold(load_model(NAME, 'cpu'), pixels, 'CIFAR-10 test pictures')
+    images = read_labelled(data_root, 'test', dataset='cifar10')
+    found = measure_threshold(load_model(NAME, 'cpu'), images, 'CIFAR-10 test pictures')
     assert found.source == read_thresholds()[NAME].source
     assert found.energy == pytest.approx(read_thresholds()[NAME].energy, abs=2e-3)

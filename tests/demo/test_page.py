@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from resnet_hub.data.images import load_images
+from resnet_hub.data.sources import read_labelled
 from resnet_hub.demo.build import build_demo
 from resnet_hub.demo.runtime import runtime_folder
 from resnet_hub.inference.predict import make_transform, predict, read_image
@@ -154,10 +154,10 @@ def test_probabilities_are_those_of_python(kind: str, page: Any, tmp_path: Path)
 
 
 def test_probabilities_of_test_pictures(page: Any, tmp_path: Path, data_root: Path) -> None:
-    paths = []
-    for number, pixels in enumerate(load_images('cifar10', 'test', data_root).pixels[:40]):
-        paths.append(tmp_path / f'{number}.png')
-        Image.fromarray(pixels.numpy()).save(paths[-1])
+    images = read_labelled(data_root, 'test', dataset='cifar10')
+    paths = [tmp_path / f'{number}.png' for number in range(40)]
+    for number, path in enumerate(paths):
+        images.open(number).save(path)
     compare(page, paths)
 
 
