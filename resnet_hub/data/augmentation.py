@@ -1,43 +1,47 @@
-"""Random changes of training images, and the random batches of an epoch."""
+"""Random changes of training images: crop, flip and cutout of each image, mixup and cutmix of each batch."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from resnet_hub.data.images import Images, normalise
 from resnet_hub.tables.datasets import Triple
-from resnet_hub.utils.distributed import rank, world_size
 from resnet_hub.utils.errors import InputError
-
-
-def _send(tensor: Tensor, device: torch.device) -> Tensor:
-    """To a device without waiting for what it has to do before; a plain copy to a GPU would."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' else tensor.to(device)
-
-
-@functools.lru_cache(1)
-def _mirrored_first(count: int, seed: int) -> Tensor:
-    """Which of `count` images are mirrored in the first epoch, bool; one draw for a whole run."""
-    return torch.rand(count, generator=torch.Generator().manual_seed(seed)) < 0.5
-
 
 FLIPS = ('random', 'alternating', 'none')
 
 
+class Draws(NamedTuple):
+    """The random numbers of an epoch: one row per step.
+
+    They are drawn before the first step, on the CPU. Therefore every device sees the same images, and no step waits for
+    the CPU.
+    """
+
+    images: Tensor  #: int64 (steps, 6, B): index, row shift, column shift, mirrored, first row and column of the cutout
+    mix: Tensor  #: float32 (steps, 5): share of the image itself; top, bottom, left and right of the box of another one
+
+    def at(self, step: Tensor) -> Draws:
+        """Return the row of one step. `step` is int64 (1,) on the same device, so that a CUDA graph can advance it."""
+        return Draws(*(table.index_select(0, step).squeeze(0) for table in self))
+
+
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of a training image; He et al. 2015, §4.2: pad 4, crop, flip."""
+    """Random changes of a training image. The default is that of He et al. 2015, §4.2: pad 4, crop, flip."""
 
-    crop: int = 4  #: pixels padded on every side before the random crop
+    crop: int = 4  #: pixels of padding on every side before the random crop
     padding: str = 'reflect'  #: 'reflect' or 'zeros'
-    flip: str = 'random'  #: 'random'; 'alternating': an image is mirrored in every other epoch; 'none'
-    cutout: int = 0  #: side of a square set to the mean (DeVries & Taylor 2017), in pixels
+    flip: str = 'random'  #: 'random'; 'alternating': each image is mirrored in every other epoch; 'none'
+    cutout: int = 0  #: side of a square that is set to the mean (DeVries & Taylor 2017), in pixels
+    mixup: float = 0.0  #: alpha of mixup (Zhang et al. 2018); 0 for none
+    cutmix: float = 0.0  #: alpha of cutmix (Yun et al. 2019); 0 for none; with mixup, each batch gets one of both
 
     def __post_init__(self) -> None:
         if self.padding not in ('reflect', 'zeros'):
@@ -45,65 +49,110 @@ class Augmentation:
         if self.flip not in FLIPS:
             raise InputError(f'flip must be one of {", ".join(map(repr, FLIPS))}, not {self.flip!r}')
 
-    def crops(self, pixels: Tensor, index: Tensor, generator: torch.Generator, epoch: int = 0, seed: int = 0) -> Tensor:
-        """Randomly cropped and flipped copies of `pixels[index]`, uint8 (B, H, W, 3), by one gather.
+    def draw(self, pixels: Tensor, batch_size: int, seed: int, epoch: int) -> Draws:
+        """Draw what an epoch needs. The same seed and epoch give the same numbers.
 
-        Draws from `generator`, on the CPU, so that every device sees the same images.
+        Every image occurs once. The images that are left over after the last full batch are left out.
+
+        Args:
+            pixels: uint8 (N, H, W, 3); only its shape matters.
+            batch_size: images per step.
+            seed: of the run.
+            epoch: from 0.
         """
-        count, (height, width) = len(index), pixels.shape[1:3]
-        shift = torch.randint(-self.crop, self.crop + 1, (2, count, 1), generator=generator)
-        mirrored = torch.rand(count, 1, generator=generator) < (0.5 if self.flip == 'random' else 0)
+        count, height, width = pixels.shape[:3]
+        steps = count // batch_size
+        random = np.random.default_rng((seed, epoch))
+        index = random.permutation(count)[: steps * batch_size]
+        shift = random.integers(-self.crop, self.crop + 1, (2, len(index)))
+        mirrored = random.random(len(index)) < (0.5 if self.flip == 'random' else 0)
         if self.flip == 'alternating':
-            mirrored = (_mirrored_first(len(pixels), seed)[index] ^ (epoch % 2 == 1))[:, None]
-        rows = torch.arange(height) + shift[0]
-        columns = torch.arange(width) + shift[1]
-        columns = torch.where(mirrored, width - 1 - columns, columns)
-        index, rows, columns = (_send(t, pixels.device) for t in (index, rows, columns))
+            first = np.random.default_rng(seed).random(count) < 0.5  # the images that are mirrored in even epochs
+            mirrored = first[index] ^ (epoch % 2 == 1)
+        centre = random.random((2, len(index))) * [[height], [width]]
+        images = np.stack([index, *shift, mirrored, *(centre.astype(np.int64) - self.cutout // 2)])
+        by_step = np.ascontiguousarray(images.reshape(6, steps, batch_size).swapaxes(0, 1))
+        return Draws(torch.from_numpy(by_step), torch.from_numpy(self._draw_mix(random, steps, height, width)))
+
+    def _draw_mix(self, random: np.random.Generator, steps: int, height: int, width: int) -> np.ndarray:
+        """Draw the share and the box of each step, float32 (steps, 5). Mixup has no box; cutmix has a share of 1."""
+        mix = np.zeros((steps, 5), np.float32)
+        mix[:, 0] = 1
+        if not (self.mixup or self.cutmix):
+            return mix
+        chance = 1.0 if not self.mixup else 0.5 if self.cutmix else 0.0
+        cut = random.random(steps) < chance
+        share = np.where(cut, random.beta(self.cutmix or 1, self.cutmix or 1, steps), 0)
+        side = np.sqrt(1 - share)  # of the box, as a part of the image's side
+        centre = random.random((2, steps))
+        mix[:, 0] = np.where(cut, 1, random.beta(self.mixup or 1, self.mixup or 1, steps))
+        for first, middle, size in ((1, centre[0], height), (3, centre[1], width)):
+            half = (side * size / 2).astype(np.int64)
+            middle = (middle * size).astype(np.int64)
+            mix[:, first] = np.where(cut, (middle - half).clip(0, size), 0)
+            mix[:, first + 1] = np.where(cut, (middle + half).clip(0, size), 0)
+        return mix
+
+    def batch(self, images: Images, draws: Draws, mean: Triple, std: Triple, classes: int) -> tuple[Tensor, Tensor]:
+        """Make the batch of one step.
+
+        Args:
+            images: all training images.
+            draws: the row of the step, on the device of `images`.
+            mean: per channel, for pixels in 0 … 1.
+            std: per channel.
+            classes: number of classes.
+
+        Returns:
+            Images, float32 (B, 3, H, W), and labels, int64 (B,); with mixup or cutmix shares of classes,
+            float32 (B, classes).
+        """
+        index = draws.images[0]
+        x, y = normalise(self._crop(images.pixels, draws.images), mean, std), images.labels[index]
+        if self.cutout:
+            x = x.masked_fill(self._cutout(x, draws.images)[:, None], 0)
+        return self._mix(x, F.one_hot(y, classes).float(), draws.mix) if self.mixup or self.cutmix else (x, y)
+
+    def _crop(self, pixels: Tensor, draws: Tensor) -> Tensor:
+        """Return randomly cropped and mirrored copies, uint8 (B, H, W, 3), by one gather."""
+        index, down, right, mirrored = draws[:4]
+        height, width = pixels.shape[1:3]
+        rows = torch.arange(height, device=pixels.device) + down[:, None]
+        columns = torch.arange(width, device=pixels.device) + right[:, None]
+        columns = torch.where(mirrored[:, None] > 0, width - 1 - columns, columns)
         inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
-        rows = (height - 1) - ((height - 1) - rows.abs()).abs()
+        rows = (height - 1) - ((height - 1) - rows.abs()).abs()  # reflected at both borders
         columns = (width - 1) - ((width - 1) - columns.abs()).abs()
         out = pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]]
         return out if self.padding == 'reflect' else out * inside[..., None]
 
-    def cut_out(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Zero a square of side `cutout` around a random pixel of each image (N, C, H, W)."""
-        if not self.cutout:
-            return x
+    def _cutout(self, x: Tensor, draws: Tensor) -> Tensor:
+        """Say which pixels of images (B, C, H, W) are cut out, bool (B, H, W)."""
+        rows, columns = (
+            _between(size, start, start + self.cutout)
+            for size, start in zip(x.shape[2:], draws[4:, :, None], strict=True)
+        )
+        return rows[:, :, None] & columns[:, None, :]
+
+    @staticmethod
+    def _mix(x: Tensor, targets: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix every image (B, C, H, W), and its target (B, classes), with the one before it in the batch."""
+        share, top, bottom, left, right = draws
         height, width = x.shape[2:]
-        size = torch.tensor([height, width])[:, None, None]
-        start = (torch.rand(2, len(x), 1, generator=generator) * size).long() - self.cutout // 2
-        row, column = torch.arange(height) - start[0], torch.arange(width) - start[1]
-        rows, columns = (_send((t >= 0) & (t < self.cutout), x.device) for t in (row, column))
-        return x.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
+        box = _between(height, top, bottom)[:, None] & _between(width, left, right)
+        own = share * ~box  # part of each pixel, (H, W), that is the image's own
+        mixed = torch.lerp(x.roll(1, 0), x, own)
+        return mixed, torch.lerp(targets.roll(1, 0), targets, own.mean())
+
+
+def _between(size: int, start: Tensor, end: Tensor) -> Tensor:
+    """Say which of 0 … size - 1 lie in start … end - 1, bool; broadcast."""
+    position = torch.arange(size, device=start.device)
+    return (position >= start) & (position < end)
 
 
 def resize(x: Tensor, size: int | None) -> Tensor:
-    """(N, C, H, W) to (N, C, `size`, `size`), bilinear with antialiasing; None: as they are."""
+    """Resize (N, C, H, W) to (N, C, size, size), bilinear with antialiasing; None leaves the images as they are."""
     if size is None or (size, size) == x.shape[2:]:
         return x
     return F.interpolate(x, (size, size), mode='bilinear', antialias=True)
-
-
-def training_batches(
-    images: Images,
-    batch_size: int,
-    augmentation: Augmentation,
-    mean: Triple,
-    std: Triple,
-    seed: int,
-    epoch: int,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """An epoch of full random batches: float32 (B, 3, H, W), int64 (B,).
-
-    Everything random follows from `seed` and `epoch`, so an epoch that is begun again is the same epoch. Under torchrun
-    each process gets its share of every batch.
-    """
-    generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
-    order = torch.randperm(len(images), generator=generator)
-    share = slice(rank(), None, world_size())
-    for index in order.split(batch_size):
-        if len(index) < batch_size:
-            return
-        x = normalise(augmentation.crops(images.pixels, index, generator, epoch, seed), mean, std)
-        x = augmentation.cut_out(x, generator)[share]
-        yield x, images.labels[_send(index[share], images.labels.device)]

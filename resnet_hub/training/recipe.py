@@ -41,6 +41,7 @@ class Recipe:
     clip_grad: float = _option(0.0, 'largest norm of the gradient; 0 for any')
     label_smoothing: float = _option(0.0, 'share of the target spread over all classes')
     ema_decay: float = _option(0.0, 'of the moving average of the weights, which is what is published; 0 for none')
+    layer_decay: float = _option(1.0, 'factor from each layer to the one before it; 1 gives all layers one rate')
     drop_path_rate: float = _option(0.0, 'stochastic depth of the last block')
     crop: int = _option(4, 'pixels of padding before the random crop')
     padding: str = _option('reflect', 'reflect or zeros')

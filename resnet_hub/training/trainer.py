@@ -1,17 +1,16 @@
-"""Training: the data in memory, augmentation on the batch, one flat loop, and a resume that changes nothing."""
+"""Train a network: the images in memory, the random numbers of an epoch drawn at once, one flat step."""
 
 from __future__ import annotations
 
 import csv
-import functools
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,52 +24,70 @@ from resnet_hub.checkpoints.folder import (
     make_config,
     write_folder,
 )
-from resnet_hub.data.augmentation import Augmentation, resize, training_batches
+from resnet_hub.data.augmentation import Augmentation, Draws, resize
 from resnet_hub.data.images import Images
 from resnet_hub.data.sources import load_images
 from resnet_hub.inference.evaluate import evaluate
 from resnet_hub.inference.optimize import check_compiler
 from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.datasets import find_dataset
+from resnet_hub.training.capture import Captured
 from resnet_hub.training.objective import Objective, Teacher
+from resnet_hub.training.optimizer import (
+    Average,
+    average_share,
+    is_capturable,
+    learning_rate,
+    make_optimizer,
+    set_learning_rate,
+)
 from resnet_hub.training.recipe import Recipe
-from resnet_hub.utils.distributed import all_sum, choose_device, copy_from_first, first_goes_first, is_first, world_size
-from resnet_hub.utils.errors import InputError, ResnetHubError
+from resnet_hub.utils.distributed import (
+    all_sum,
+    choose_device,
+    copy_from_first,
+    first_goes_first,
+    has_fast_bf16,
+    is_first,
+    rank,
+    world_size,
+)
+from resnet_hub.utils.errors import InputError, ResnetHubError, did_you_mean
 from resnet_hub.utils.files import halve, remove_leftovers, replacing
 
 _logger = logging.getLogger(__name__)
 CHECKPOINT_FILE = 'checkpoint.pt'
+SAVE_EVERY = 30  #: seconds at least between two checkpoints
+SAVE_SHARE = 0.05  #: largest part of the time that checkpoints and pictures take
 
 
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bf16 arithmetic is in the hardware of `device`."""
-    if device.type == 'cuda':
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == 'cpu' and torch.cpu._is_avx512_bf16_supported()
+class Plan(NamedTuple):
+    """Everything that differs from step to step in an epoch: one row per step."""
 
+    draws: Draws
+    learning_rate: Tensor  #: float32 (steps,)
+    average_share: Tensor  #: float32 (steps,), see `average_share`
 
-@contextmanager
-def _newton_schulz_in(dtype: torch.dtype) -> Iterator[None]:
-    """timm's Muon orthogonalises in bf16, whatever the hardware, and has no argument for another `dtype`."""
-    from timm.optim import muon
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (*self.draws, self.learning_rate, self.average_share)
 
-    original = muon.zeropower_via_newtonschulz
-    muon.zeropower_via_newtonschulz = functools.partial(original, dtype=dtype)
-    try:
-        yield
-    finally:
-        muon.zeropower_via_newtonschulz = original
+    def to(self, device: torch.device) -> Plan:
+        return Plan(Draws(*(t.to(device) for t in self.draws)), *(t.to(device) for t in self[1:]))
 
 
 class Trainer:
-    """The state of a run, and how it is saved: weights, their average, optimiser, history, random state.
+    """The state of a run, and how it is saved: weights, their average, optimizer, history, random state.
+
+    On one GPU the step is captured as a CUDA graph, if the optimizer allows it. Everywhere else the same step runs
+    as usual.
 
     Args:
         recipe: what to train and how.
         images: all training images, on the device to train on.
-        teacher: whose answers are learnt too.
-        compile: torch.compile the network; with CUDA graphs on a GPU.
+        teacher: the network whose answers are learnt too.
+        compile: torch.compile the network.
         bf16: bf16 autocast, and Muon's arithmetic in bf16; None: where the hardware has it.
+        capture: False never captures.
     """
 
     def __init__(
@@ -80,10 +97,9 @@ class Trainer:
         teacher: Teacher | None = None,
         compile: bool = False,
         bf16: bool | None = None,
+        capture: bool = True,
     ) -> None:
         import timm
-        from timm.scheduler import create_scheduler_v2
-        from timm.utils import ModelEmaV3
 
         self.recipe, self.images = recipe, images
         self.device = images.pixels.device
@@ -97,73 +113,79 @@ class Trainer:
             recipe.model, num_classes=len(self.dataset.classes), drop_path_rate=recipe.drop_path_rate
         )
         self.model.to(device=self.device, memory_format=torch.channels_last)
-        self.ema = ModelEmaV3(self.model, decay=recipe.ema_decay) if recipe.ema_decay else None
+        self.average = Average(self.model) if recipe.ema_decay else None
         self.forward: Any = self.model
         if world_size() > 1:
             self.forward = nn.parallel.DistributedDataParallel(self.model)
         if compile:
-            self.forward = torch.compile(
-                self.forward, dynamic=False, mode='reduce-overhead' if self.device.type == 'cuda' else None
-            )
-        self.mix = _make_mix(recipe, len(self.dataset.classes))
+            self.forward = torch.compile(self.forward, dynamic=False)
         self.objective = Objective(recipe, teacher)
-        self.optimizer = _make_optimizer(self.model, recipe)
-        self.scheduler = create_scheduler_v2(
-            self.optimizer,
-            'cosine',
-            num_epochs=recipe.epochs - recipe.warmup_epochs,
-            warmup_epochs=recipe.warmup_epochs,
-            warmup_lr=recipe.lr / 100,
-            warmup_prefix=True,
-            step_on_epochs=False,
-            updates_per_epoch=self.steps_per_epoch,
-        )[0]
+        self.optimizer = make_optimizer(self.model, recipe, torch.bfloat16 if self.bf16 else torch.float32)
+        self.captures = capture and self.device.type == 'cuda' and world_size() == 1 and is_capturable(self.optimizer)
+        self.plan = self._make_plan(0).to(self.device)
+        self.step_number = torch.zeros(1, dtype=torch.int64, device=self.device)  # of the epoch, from 0
+        self.loss_sum = torch.zeros((), device=self.device)
+        self.size: int | None = None  # side of the images that the network sees
+        self.run_step: Callable[[], None] = self._step
 
     @property
     def averaged(self) -> nn.Module:
         """The network to evaluate and to publish."""
-        return self.ema.module if self.ema else self.model
+        return self.average.module if self.average else self.model
 
     def train_epoch(self) -> float:
-        """The next epoch; returns its mean training loss."""
-        epoch = len(self.history)
-        size = self.recipe.image_size(epoch)
-        losses: list[Tensor] = []
-        self.model.train()
-        for x, y in self._batches(epoch):
-            step = epoch * self.steps_per_epoch + len(losses)
-            self.scheduler.step_update(step)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                logits = self.forward(resize(x, size))
-                loss = self.objective(logits.float(), y, x)  # a teacher sees images of the size that it learnt from
-            loss.backward()
-            if self.recipe.clip_grad:
-                nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
-            with _newton_schulz_in(torch.bfloat16 if self.bf16 else torch.float32):
-                self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)  # CUDA graphs want none left when the next batch begins
-            if self.ema:
-                self.ema.update(self.model, step)
-            losses.append(loss.detach())
-        return all_sum(torch.stack(losses).mean() / world_size()).item()
-
-    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Train the next epoch, and return its mean training loss."""
         from tqdm.auto import tqdm
 
-        recipe, data = self.recipe, self.dataset
-        batches = training_batches(
-            self.images, recipe.batch_size, self.augmentation, data.mean, data.std, recipe.seed, epoch
-        )
-        label = f'epoch {epoch + 1}/{recipe.epochs}'
-        silent = None if is_first() else True
-        for batch in tqdm(batches, label, self.steps_per_epoch, leave=False, unit='batch', disable=silent):
-            yield self.mix(*batch) if self.mix else batch
+        epoch = len(self.history)
+        size = self.recipe.image_size(epoch)
+        if self.captures and (size != self.size or self.run_step == self._step):
+            self.run_step = Captured(self._step)  # another size of image needs another graph
+        self.size = size
+        for held, new in zip(self.plan.tensors(), self._make_plan(epoch).tensors(), strict=True):
+            held.copy_(new)  # in place: a graph reads from there
+        self.step_number.zero_()
+        self.loss_sum.zero_()
+        self.model.train()
+        label, silent = f'epoch {epoch + 1}/{self.recipe.epochs}', None if is_first() else True
+        for _ in tqdm(range(self.steps_per_epoch), label, leave=False, unit='batch', disable=silent):
+            self.run_step()
+        return all_sum(self.loss_sum / (self.steps_per_epoch * world_size())).item()
+
+    def _step(self) -> None:
+        """Train on one batch: from the crop to the averaged weights, without waiting for the device."""
+        recipe, data, plan = self.recipe, self.dataset, self.plan
+        draws = plan.draws.at(self.step_number)
+        x, y = self.augmentation.batch(self.images, draws, data.mean, data.std, len(data.classes))
+        set_learning_rate(self.optimizer, plan.learning_rate.index_select(0, self.step_number).squeeze(0))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = self.forward(resize(x, self.size))
+            loss = self.objective(logits.float(), y, x)  # a teacher sees images of the size that it learnt from
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if recipe.clip_grad:
+            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_grad)
+        self.optimizer.step()
+        if self.average:
+            self.average.update(plan.average_share.index_select(0, self.step_number).squeeze(0))
+        self.loss_sum += loss.detach()
+        self.step_number += 1
+
+    def _make_plan(self, epoch: int) -> Plan:
+        recipe, steps = self.recipe, self.steps_per_epoch
+        draws = self.augmentation.draw(self.images.pixels, recipe.batch_size, recipe.seed, epoch)
+        draws = draws._replace(images=draws.images[:, :, rank() :: world_size()])  # each process its share of a batch
+        numbers = range(epoch * steps, (epoch + 1) * steps)
+        rates = torch.tensor([learning_rate(recipe, number, steps) for number in numbers])
+        shares = torch.tensor([average_share(recipe.ema_decay, number) for number in numbers])
+        return Plan(draws, rates, shares)
 
     def save(self, path: Path) -> None:
+        """Write the checkpoint: all that `load` needs to go on."""
         state = {
             'recipe': asdict(self.recipe),
             'model': self.model.state_dict(),
-            'ema': self.ema.module.state_dict() if self.ema else None,
+            'ema': self.average.module.state_dict() if self.average else None,
             'optimizer': self.optimizer.state_dict(),
             'history': self.history,
             'bf16': self.bf16,
@@ -188,34 +210,20 @@ class Trainer:
                 f'{path} was trained with {"--no-bf16" if self.bf16 else "--bf16"}: resume with that option'
             )
         self.model.load_state_dict(state['model'])
-        if self.ema:
-            self.ema.module.load_state_dict(state['ema'])
+        if self.average:
+            self.average.module.load_state_dict(state['ema'])
         self.optimizer.load_state_dict(state['optimizer'])
+        for group in self.optimizer.param_groups:
+            if isinstance(group['lr'], Tensor):
+                group['lr'] = group['lr'].to(self.device)
         self.history = state['history']
         torch.set_rng_state(state['rng'])
         if state.get('gpu_rng') is not None and self.device.type == 'cuda':
             torch.cuda.set_rng_state(state['gpu_rng'], self.device)
 
 
-def _make_optimizer(model: nn.Module, recipe: Recipe) -> Any:
-    from timm.optim import create_optimizer_v2
-
-    return create_optimizer_v2(
-        model, recipe.opt, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
-
-
 def make_augmentation(recipe: Recipe) -> Augmentation:
-    return Augmentation(recipe.crop, recipe.padding, recipe.flip, recipe.cutout)
-
-
-def _make_mix(recipe: Recipe, num_classes: int) -> Any:
-    """Mixup (Zhang et al. 2018), cutmix (Yun et al. 2019) or for each batch one of both; None for neither."""
-    from torchvision.transforms import v2
-
-    makers = {v2.MixUp: recipe.mixup, v2.CutMix: recipe.cutmix}
-    mixes = [make(alpha=alpha, num_classes=num_classes) for make, alpha in makers.items() if alpha]
-    return v2.RandomChoice(mixes) if mixes else None
+    return Augmentation(recipe.crop, recipe.padding, recipe.flip, recipe.cutout, recipe.mixup, recipe.cutmix)
 
 
 def train(
@@ -229,21 +237,22 @@ def train(
 ) -> Path:
     """Train a network; `output` becomes a model folder for timm's `local-dir:`.
 
-    recipe.toml is written at the start, history.csv, curves.png and checkpoint.pt after every epoch, model.safetensors and
-    config.json at the end. The weights that count are the last epoch's; no test image is read. Where torch.distributed is
-    initialised every process takes its share of each batch, and the first one writes.
+    recipe.toml is written at the start. The weights so far, config.json, history.csv, curves.png and checkpoint.pt are
+    written after the first epoch, then at most every 30 seconds, and at the end. Therefore an interrupted run can be
+    evaluated and uploaded. The weights that count are the last epoch's; no test image is read. Where torch.distributed
+    is initialised, every process takes its share of each batch, and the first one writes.
 
     Args:
         recipe: what to train, on what, how.
         output: folder, created.
-        data: folder with the parquet files, see `load_images`; None fetches them from the Hub.
+        data: folder with the images, see `load_images`; None fetches them from the Hub.
         resume: go on from checkpoint.pt; on a CPU the result is that of an unbroken run, bit for bit.
         device: 'cuda', 'cpu', …; None takes a GPU where there is one.
         compile: torch.compile the network (faster steps, a minute more at the start).
         bf16: bf16 autocast, and Muon's arithmetic in bf16; None: where the hardware has it.
 
     Raises:
-        InputError: an unusable recipe or data; a run that exists and is not resumed.
+        InputError: an unusable recipe or data; a run or a model that exists and is not resumed.
         MissingExtraError: a package of the extra 'train' is not installed.
         ResnetHubError: the loss is not finite; or torch.compile does not work here.
     """
@@ -252,23 +261,46 @@ def train(
     where = choose_device(device)
     if compile:
         check_compiler(where)
-    torch.backends.cudnn.benchmark = True  # all batches of an epoch have the same shape
     with first_goes_first():
-        teacher = Teacher(recipe.teacher, where, find_dataset(recipe.dataset)) if recipe.teacher else None
+        teacher = _load_teacher(recipe, where)
         images = load_images(recipe.dataset, 'train', data)
     kept = _images_to_train_on(recipe, len(images))
     held_out = images[kept:].to(where)
     trainer = Trainer(recipe, images[:kept].to(where), teacher, compile, bf16)
     if resume:
         trainer.load(output / CHECKPOINT_FILE)
-    if is_first():
-        _begin(trainer, output)
-    _run(trainer, held_out, output)
-    return _finish(trainer, output) if is_first() else output
+    run = Run(trainer, held_out, output)
+    run.begin()
+    with _fixed_shapes():
+        run.epochs()
+    return output
+
+
+@contextmanager
+def _fixed_shapes() -> Iterator[None]:
+    """Let cuDNN try its kernels and keep the fastest, which pays where all batches have the same shape."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def _load_teacher(recipe: Recipe, device: torch.device) -> Teacher | None:
+    if not recipe.teacher:
+        return None
+    try:
+        return Teacher(recipe.teacher, device, find_dataset(recipe.dataset))
+    except InputError:
+        raise
+    except ResnetHubError as error:
+        raise ResnetHubError(
+            f"the teacher of this recipe cannot be had: {error}; --teacher '' trains without"
+        ) from error
 
 
 def _images_to_train_on(recipe: Recipe, count: int) -> int:
-    """How many of `count` images are not held out; enough for a batch, which the processes can share."""
+    """Return how many of `count` images are not held out; enough for a batch, which the processes can share."""
     kept = count - recipe.holdout
     if kept <= 0:
         raise InputError(f'holdout must be below {count}, the number of training images')
@@ -279,79 +311,178 @@ def _images_to_train_on(recipe: Recipe, count: int) -> int:
     return kept
 
 
-def _begin(trainer: Trainer, output: Path) -> None:
-    """Clear what a killed process left half-written, bring the curves up to date, write the recipe."""
-    for name in (CHECKPOINT_FILE, HISTORY_FILE, CURVES_FILE, RECIPE_FILE, WEIGHTS_FILE, CONFIG_FILE):
-        remove_leftovers(output / name)
-    if trainer.history:
-        _show(trainer.history, output)
-    with replacing(output / RECIPE_FILE) as path:
-        path.write_text(trainer.recipe.to_toml())
+class Run:
+    """A training run and its folder.
 
+    Args:
+        trainer: trains the epochs.
+        held_out: images to measure after each epoch; there may be none.
+        output: the folder.
+    """
 
-def _run(trainer: Trainer, held_out: Images, output: Path) -> None:
-    """The epochs that are left, a checkpoint after each."""
-    while len(trainer.history) < trainer.recipe.epochs:
-        epoch, start = len(trainer.history) + 1, time.perf_counter()
+    def __init__(self, trainer: Trainer, held_out: Images, output: Path) -> None:
+        self.trainer, self.held_out, self.output = trainer, held_out, output
+        self.saved_epochs = len(trainer.history)
+        self.next_save = 0.0  # the first epoch's end saves
+
+    def begin(self) -> None:
+        """Say what is trained and where. Clear what a killed process left half-written, and write the recipe."""
+        if not is_first():
+            return
+        trainer, output = self.trainer, self.output
+        for name in (CHECKPOINT_FILE, HISTORY_FILE, CURVES_FILE, RECIPE_FILE, WEIGHTS_FILE, CONFIG_FILE):
+            remove_leftovers(output / name)
+        if trainer.history:
+            _show(trainer.history, output, trainer.recipe.model)
+        with replacing(output / RECIPE_FILE) as path:
+            path.write_text(trainer.recipe.to_toml())
+        _logger.info(_describe(trainer, len(self.held_out)))
+
+    def epochs(self) -> None:
+        """Train the epochs that are left.
+
+        Raises:
+            ResnetHubError: the loss is not finite.
+        """
+        trainer = self.trainer
+        try:
+            while len(trainer.history) < trainer.recipe.epochs:
+                self._epoch()
+        except KeyboardInterrupt:
+            if is_first():
+                _logger.warning(self._how_to_go_on())
+            raise
+        if is_first() and not (self.output / WEIGHTS_FILE).exists():  # a run that was complete, but not its folder
+            self._save()
+
+    def _epoch(self) -> None:
+        trainer, start = self.trainer, time.perf_counter()
+        epoch, epochs = len(trainer.history) + 1, trainer.recipe.epochs
         loss = trainer.train_epoch()
-        speed = trainer.steps_per_epoch * trainer.recipe.batch_size / (time.perf_counter() - start)
+        seconds = time.perf_counter() - start
         if not math.isfinite(loss):
-            raise ResnetHubError(f'the loss of epoch {epoch} is {loss}: lower --lr; {output} keeps the epochs before')
-        row = {'epoch': epoch, 'lr': trainer.optimizer.param_groups[0]['lr'], 'train_loss': loss}
-        if len(held_out):
-            copy_from_first(trainer.averaged.buffers())  # each process has seen other images
-            metrics = evaluate(trainer.averaged, held_out, trainer.dataset.mean, trainer.dataset.std)
-            row |= {'holdout_top1': metrics.top1, 'holdout_nll': metrics.nll}
+            raise ResnetHubError(
+                f'the loss of epoch {epoch} is {loss}: lower --lr; {self.output} keeps the epochs up to {self.saved_epochs}'
+            )
+        row = {
+            'epoch': epoch,
+            'lr': learning_rate(trainer.recipe, epoch * trainer.steps_per_epoch - 1, trainer.steps_per_epoch),
+            'train_loss': loss,
+        }
+        if len(self.held_out):
+            row |= self._measure()
         trainer.history.append(row)
-        if is_first():
-            trainer.save(output / CHECKPOINT_FILE)
-            _show(trainer.history, output)
-            _logger.info('  '.join(f'{k} {v:.4g}' for k, v in {**row, 'images_per_second': speed}.items()))
+        if not is_first():
+            return
+        speed = trainer.steps_per_epoch * trainer.recipe.batch_size / seconds
+        shown = '  '.join(f'{k} {v:.4g}' for k, v in row.items() if k != 'epoch')
+        left = _minutes(self._seconds_left(seconds))
+        _logger.info(f'epoch {epoch}/{epochs}  {shown}  {speed:,.0f} images per second  {left} left')
+        if epoch == epochs or time.perf_counter() >= self.next_save:
+            self._save()
+
+    def _measure(self) -> dict[str, float]:
+        trainer = self.trainer
+        copy_from_first(trainer.averaged.buffers())  # each process has seen other images
+        metrics = evaluate(trainer.averaged, self.held_out, trainer.dataset.mean, trainer.dataset.std)
+        return {'holdout_top1': metrics.top1, 'holdout_nll': metrics.nll}
+
+    def _save(self) -> None:
+        """Write the checkpoint, the weights so far and the curves."""
+        trainer, start = self.trainer, time.perf_counter()
+        trainer.save(self.output / CHECKPOINT_FILE)
+        _show(trainer.history, self.output, trainer.recipe.model)
+        config = make_config(
+            trainer.recipe.model,
+            mean=trainer.dataset.mean,
+            std=trainer.dataset.std,
+            num_classes=len(trainer.dataset.classes),
+            label_names=trainer.dataset.classes,
+            recipe=asdict(trainer.recipe),
+            epochs_trained=len(trainer.history),
+        )
+        write_folder(self.output, halve(trainer.averaged.state_dict()), config)
+        self.saved_epochs = len(trainer.history)
+        now = time.perf_counter()
+        self.next_save = now + max(SAVE_EVERY, (now - start) / SAVE_SHARE)
+
+    def _seconds_left(self, seconds: float) -> float:
+        """Estimate the time of the epochs that are left from that of the last one; it grows with the images' area."""
+        recipe, done = self.trainer.recipe, len(self.trainer.history)
+        full = self.trainer.images.pixels.shape[1]
+        areas = [(recipe.image_size(epoch) or full) ** 2 for epoch in range(recipe.epochs)]
+        return seconds * sum(areas[done:]) / areas[done - 1]
+
+    def _how_to_go_on(self) -> str:
+        epoch, output = len(self.trainer.history) + 1, self.output
+        stopped = f'stopped in epoch {epoch} of {self.trainer.recipe.epochs}'
+        if not self.saved_epochs:
+            return f'{stopped}; nothing is saved before the end of the first epoch'
+        return (
+            f'{stopped}; {output} holds the first {self.saved_epochs}. To go on: resnet-hub train -o {output} --resume '
+            f'(with the same --data); to measure them: resnet-hub evaluate local-dir:{output}'
+        )
 
 
-def _finish(trainer: Trainer, output: Path) -> Path:
-    config = make_config(
-        trainer.recipe.model,
-        mean=trainer.dataset.mean,
-        std=trainer.dataset.std,
-        num_classes=len(trainer.dataset.classes),
-        label_names=trainer.dataset.classes,
-        recipe=asdict(trainer.recipe),
+def _describe(trainer: Trainer, held_out: int) -> str:
+    """Say what is trained, on which device, in which precision."""
+    recipe, device = trainer.recipe, trainer.device
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{torch.get_num_threads()} threads'
+    return (
+        f'{recipe.model}, {parameters:,} parameters, on {device} ({name}) in {"bf16" if trainer.bf16 else "float32"}'
+        f'{", steps captured as a CUDA graph" if trainer.captures else ""}: {len(trainer.images):,} training images'
+        f'{f", {held_out:,} held out" if held_out else ""}, {len(trainer.dataset.classes)} classes'
     )
-    return write_folder(output, halve(trainer.averaged.state_dict()), config)
+
+
+def _minutes(seconds: float) -> str:
+    """Write a duration as 1:02:03 or 2:03."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
 
 
 def _check(recipe: Recipe, output: Path, resume: bool) -> None:
-    """What can be refused before any image is read."""
+    """Refuse what can be refused before any image is read."""
     find_dataset(recipe.dataset)
     make_augmentation(recipe)
     if recipe.model not in ARCHITECTURES:
-        raise InputError(f'unknown architecture {recipe.model!r}: resnet-hub list shows those there are')
+        near = did_you_mean(recipe.model, ARCHITECTURES) or '; resnet-hub list shows those there are'
+        raise InputError(f'unknown architecture {recipe.model!r}{near}')
     _check_optimizer(recipe)
-    if (output / CHECKPOINT_FILE).exists() and not resume:
+    checkpoint = output / CHECKPOINT_FILE
+    if resume and not checkpoint.exists():
+        raise InputError(f'nothing to resume: {checkpoint} does not exist; leave out --resume to start')
+    if resume:
+        return
+    if checkpoint.exists():
         raise InputError(f'{output} holds a run already: --resume goes on with it, another -o starts afresh')
-    if resume and not (output / CHECKPOINT_FILE).exists():
-        raise InputError(f'nothing to resume: {output / CHECKPOINT_FILE} does not exist; leave out --resume to start')
+    for name in (WEIGHTS_FILE, CONFIG_FILE):
+        if (output / name).exists():
+            raise InputError(f'{output} holds a model already ({name}): give another folder with -o')
 
 
 def _check_optimizer(recipe: Recipe) -> None:
     from timm.optim import list_optimizers
 
     if recipe.opt not in list_optimizers():
-        raise InputError(f'unknown optimiser {recipe.opt!r}: timm.optim.list_optimizers() shows them')
+        near = did_you_mean(recipe.opt, list_optimizers()) or '; timm.optim.list_optimizers() shows them'
+        raise InputError(f'unknown optimizer {recipe.opt!r}{near}')
     try:
-        optimizer = _make_optimizer(nn.Linear(1, 1), recipe)
+        optimizer = make_optimizer(nn.Linear(1, 1), recipe)
     except Exception as error:  # values that it does not take, packages that are not there
-        raise InputError(f'the optimiser {recipe.opt} refuses the recipe: {" ".join(str(error).split())}') from None
+        reason = ' '.join(str(error).split())
+        raise InputError(f'the optimizer {recipe.opt} refuses the recipe: {reason}') from error
     if getattr(optimizer, 'is_second_order', False):
-        raise InputError(f'the optimiser {recipe.opt} needs second derivatives, which are not computed: use another')
+        raise InputError(f'the optimizer {recipe.opt} needs second derivatives, which are not computed: use another')
 
 
-def _show(history: list[dict[str, float]], output: Path) -> None:
-    """The curves, and one line an epoch as CSV."""
+def _show(history: list[dict[str, float]], output: Path, title: str) -> None:
+    """Write the curves as a picture, and as CSV with one line per epoch."""
     from resnet_hub.utils.plots import plot_history
 
-    plot_history(history, output / CURVES_FILE)
+    plot_history(history, output / CURVES_FILE, title)
     with replacing(output / HISTORY_FILE) as temporary, open(temporary, 'w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, history[0])
         writer.writeheader()

@@ -45,6 +45,13 @@ def _check(device: torch.device) -> None:
     raise InputError(f'this machine cannot compute on {device}: use another --device')
 
 
+def has_fast_bf16(device: torch.device) -> bool:
+    """Say whether the hardware of `device` computes in bf16."""
+    if device.type == 'cuda':
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == 'cpu' and bool(torch.cpu.get_capabilities().get('avx512_bf16'))
+
+
 @contextmanager
 def process_group(device: str | None = None) -> Iterator[torch.device]:
     """Join the other processes of torchrun, if it started this one, over nccl on GPUs and gloo elsewhere.

@@ -11,25 +11,34 @@ from resnet_hub.utils.files import replacing
 try:
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 except ImportError:
     raise MissingExtraError('matplotlib', 'train') from None
 
 
-def plot_history(history: list[dict[str, float]], path: str | Path) -> None:
-    """Loss, and held-out accuracy where there is one, by epoch, as a PNG."""
+def plot_history(history: list[dict[str, float]], path: str | Path, title: str = '') -> None:
+    """Draw the loss by epoch, and accuracy and loss on held-out images where there are any, as a PNG.
+
+    Args:
+        history: one row per epoch, with epoch, train_loss and perhaps holdout_top1 and holdout_nll.
+        path: of the picture.
+        title: above it.
+    """
     epochs = [row['epoch'] for row in history]
+    marker = 'o' if len(epochs) == 1 else ''
     figure = Figure(figsize=(8, 4.5), layout='constrained')
     axes = figure.subplots()
-    axes.plot(epochs, [row['train_loss'] for row in history], label='training loss')
+    axes.plot(epochs, [row['train_loss'] for row in history], marker=marker, label='training loss')
     axes.set(xlabel='epoch', ylabel='loss')
-    lines = axes.get_lines()
+    axes.set_title(title, parse_math=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if 'holdout_top1' in history[0]:
-        axes.plot(epochs, [row['holdout_nll'] for row in history], label='held-out negative log-likelihood')
+        axes.plot(epochs, [row['holdout_nll'] for row in history], marker=marker, label='held-out loss')
         right = axes.twinx()
-        right.plot(epochs, [row['holdout_top1'] for row in history], color='tab:green', label='held-out top-1')
+        accuracy = [row['holdout_top1'] for row in history]
+        right.plot(epochs, accuracy, marker=marker, color='tab:green', label='held-out top-1')
         right.set_ylabel('top-1 (%)')
-        lines = [*axes.get_lines(), *right.get_lines()]
-    axes.legend(handles=lines, loc='best')
+    figure.legend(loc='outside lower center', ncols=3)
     _save(figure, path)
 
 

@@ -46,7 +46,7 @@ from resnet_hub.data.images import Images
 from resnet_hub.data.sources import load_images
 from resnet_hub.inference.logits import ieee_convolutions
 from resnet_hub.registry import load_model
-from resnet_hub.training.trainer import has_fast_bf16
+from resnet_hub.utils.distributed import has_fast_bf16
 from resnet_hub.utils.files import replacing, save_weights
 
 OURS = 'resnet-hub'
