@@ -74,6 +74,7 @@ def make_config(
     std: Sequence[float],
     num_classes: int,
     in_chans: int = 3,
+    image_size: int = 32,
     label_names: Sequence[str] | None = None,
     model_args: Mapping[str, Any] | None = None,
     dtype: torch.dtype = torch.float32,
@@ -88,7 +89,8 @@ def make_config(
     cls, row = network_class(architecture), ARCHITECTURES[architecture]
     model_args = dict(model_args or {})
     cfg = row.pretrained_cfg(tuple(mean), tuple(std), model_args.get('layers'), num_classes=num_classes)
-    cfg['input_size'] = (in_chans, 32, 32)
+    cfg['input_size'] = (in_chans, image_size, image_size)
+    cfg['pool_size'] = tuple(-(-side * image_size // 32) for side in cfg['pool_size'])  # at the last stage
     if in_chans != 3:
         model_args['in_chans'] = in_chans
     config = {

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from resnet_hub.data.images import Images, normalise
-from resnet_hub.tables.datasets import Triple
 from resnet_hub.utils.errors import InputError
 
 FLIPS = ('random', 'alternating', 'none')
@@ -93,7 +92,9 @@ class Augmentation:
             mix[:, first + 1] = np.where(cut, (middle + half).clip(0, size), 0)
         return mix
 
-    def batch(self, images: Images, draws: Draws, mean: Triple, std: Triple, classes: int) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, images: Images, draws: Draws, mean: tuple[float, ...], std: tuple[float, ...], classes: int
+    ) -> tuple[Tensor, Tensor]:
         """Make the batch of one step.
 
         Args:
@@ -104,7 +105,7 @@ class Augmentation:
             classes: number of classes.
 
         Returns:
-            Images, float32 (B, 3, H, W), and labels, int64 (B,); with mixup or cutmix shares of classes,
+            Images, float32 (B, C, H, W), and labels, int64 (B,); with mixup or cutmix shares of classes,
             float32 (B, classes).
         """
         index = draws.images[0]

@@ -120,7 +120,8 @@ def prepare(folder: str | Path, repo_id: str, *, license: str | None = None, des
     files |= {name: (folder / name).read_bytes() for name in _EXTRAS if (folder / name).is_file()}
     if _LOCAL.encode() in files.get(RECIPE_FILE, b''):
         recipe = Recipe.from_file(folder / RECIPE_FILE)
-        files[RECIPE_FILE] = replace(recipe, teacher=_without_folder(recipe.teacher)).to_toml().encode()
+        portable = replace(recipe, teacher=_without_folder(recipe.teacher), init=_without_folder(recipe.init))
+        files[RECIPE_FILE] = portable.to_toml().encode()
     return Package(folder, repo_id, config, results, license, description, files).with_card(None)
 
 
@@ -195,8 +196,8 @@ def _portable_config(config: Mapping[str, Any], sha256: str, folder: Path) -> di
         )
     portable: dict[str, Any] = {**json.loads(json.dumps(config)), 'sha256': sha256}
     portable.setdefault('dtype', 'float32')
-    if 'teacher' in portable.get('recipe', {}):
-        portable['recipe']['teacher'] = _without_folder(str(portable['recipe']['teacher']))
+    for key in {'teacher', 'init'} & portable.get('recipe', {}).keys():
+        portable['recipe'][key] = _without_folder(str(portable['recipe'][key]))
     arguments = portable.get('model_args', {})
     if 'num_classes' in arguments:
         portable['num_classes'] = arguments.pop('num_classes')

@@ -19,7 +19,7 @@ from resnet_hub.data.labelled import LabelledImages
 from resnet_hub.inference.logits import Data, as_images, as_model, compute_outputs
 from resnet_hub.inference.transform import class_names
 from resnet_hub.runtimes.exported import ExportedNetwork
-from resnet_hub.tables.datasets import DATASETS, Triple, find_dataset
+from resnet_hub.tables.datasets import DATASETS, find_dataset
 from resnet_hub.utils.errors import InputError
 from resnet_hub.utils.files import digest, encode, halve
 
@@ -91,8 +91,8 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, bins: int = 
 def evaluate(
     model: nn.Module | str,
     data: Data,
-    mean: Triple | None = None,
-    std: Triple | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     batch_size: int = 500,
     *,
     split: str = 'test',

@@ -61,7 +61,7 @@ class StackedMuon(Muon):
 
     def _step_matrices(self, params: list[Tensor], group: dict[str, Any]) -> None:
         """Update parameters of one shape, and take their gradients away, so that timm's step leaves them alone."""
-        gradients, momentum = [p.grad for p in params], group['momentum']
+        gradients, momentum = [p.grad for p in params if p.grad is not None], group['momentum']
         averages = [self._momentum_of(p) for p in params]
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
         updates = torch._foreach_lerp(gradients, averages, momentum) if group['nesterov'] else averages

@@ -6,84 +6,111 @@ import json
 import math
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from resnet_hub.utils.errors import InputError
+from resnet_hub.utils.errors import InputError, did_you_mean
 
-__all__ = ['Recipe', 'fields']
-
+__all__ = ['FINE_TUNING', 'Recipe', 'fields']
 
 _SIZES = re.compile(r'((8|9|[1-9]\d+):[1-9]\d*( |$))*')
 
+#: what a recipe has that starts from trained weights (`init`) and does not say otherwise
+FINE_TUNING = {'epochs': 20, 'warmup_epochs': 1, 'lr': 0.02}
 
-def _option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={'help': help})
+
+def _option(group: str, default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={'help': help, 'group': group, 'choices': choices})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The fields of a recipe file (TOML) and the options of `resnet-hub train`, whose --help explains each."""
+    """The fields of a recipe file (TOML), and the options of `resnet-hub train`, whose --help explains each."""
 
-    model: str = _option('cifar_resnet20', 'an architecture of resnet-hub list')
-    dataset: str = _option('cifar10', 'cifar10, cifar100 or svhn')
-    epochs: int = _option(40, 'passes over the training images')
-    batch_size: int = _option(128, 'images a step')
+    model: str = _option('network', 'cifar_resnet20', 'architecture, one of resnet-hub list')
+    init: str = _option(
+        'network', '', "trained model to start from, such as cifar_resnet18.cifar10; '' starts from random weights"
+    )
+    trainable: str = _option(
+        'network', 'all', 'what is trained: all layers, or the classifier alone', ('all', 'classifier')
+    )
+    drop_path_rate: float = _option('network', 0.0, 'stochastic depth: probability of skipping the last block')
+
+    dataset: str = _option(
+        'images', '', "cifar10, cifar100 or svhn; '' takes the classes of --data, or cifar10 without --data"
+    )
+    size: int = _option(
+        'images', 0, 'resize all images to this height and width; 0 keeps square images of up to 64 pixels, else 32'
+    )
+    channels: int = _option('images', 3, '3 reads the images as RGB, 1 as grey')
+    holdout: int = _option('images', 0, 'number of training images to hold out and measure, to choose options by')
+    class_weights: str = _option(
+        'images', 'none', 'balanced: the rarer a class, the more its images count', ('none', 'balanced')
+    )
+
+    epochs: int = _option('schedule', 40, 'passes over the training images')
+    batch_size: int = _option('schedule', 128, 'images per step')
     image_sizes: str = _option(
-        '', "'16:8 24:4': 8 epochs at 16×16 pixels, 4 at 24×24, the rest at full size, one at least"
+        'schedule',
+        '',
+        "small images first: '16:8 24:4' trains 8 epochs at 16×16 pixels, 4 at 24×24, and the rest at full size",
     )
-    opt: str = _option('sgd', "any first-order optimiser of timm's; sgd has Nesterov momentum")
-    lr: float = _option(0.2, 'peak learning rate')
-    momentum: float = _option(0.9, 'of the optimiser')
-    weight_decay: float = _option(5e-4, 'not applied to norms and biases')
-    warmup_epochs: int = _option(2, 'linear; then cosine to 0')
-    clip_grad: float = _option(0.0, 'largest norm of the gradient; 0 for any')
-    label_smoothing: float = _option(0.0, 'share of the target spread over all classes')
-    ema_decay: float = _option(0.0, 'of the moving average of the weights, which is what is published; 0 for none')
-    layer_decay: float = _option(1.0, 'factor from each layer to the one before it; 1 gives all layers one rate')
-    drop_path_rate: float = _option(0.0, 'stochastic depth of the last block')
-    crop: int = _option(4, 'pixels of padding before the random crop')
-    padding: str = _option('reflect', 'reflect or zeros')
-    flip: str = _option('random', 'random; alternating: each image mirrored in every other epoch; none')
-    cutout: int = _option(0, 'side of the square cut out of a training image, in pixels')
-    mixup: float = _option(0.0, 'alpha of mixup, for half of the batches where there is cutmix too; 0 for none')
-    cutmix: float = _option(0.0, 'alpha of cutmix; 0 for none')
+    warmup_epochs: int = _option('schedule', 2, 'epochs in which the learning rate rises; it then falls as a cosine')
+    seed: int = _option('schedule', 0, 'of the random weights, the order of images, and the augmentation')
+
+    opt: str = _option('optimizer', 'sgd', 'any first-order optimizer of timm; sgd has Nesterov momentum')
+    lr: float = _option('optimizer', 0.2, 'highest learning rate')
+    layer_decay: float = _option('optimizer', 1.0, 'each layer has this times the learning rate of the next layer')
+    momentum: float = _option('optimizer', 0.9, 'of the optimizer')
+    weight_decay: float = _option('optimizer', 5e-4, 'of all weights except norms and biases')
+    clip_grad: float = _option('optimizer', 0.0, 'largest norm of the gradient; 0 sets no limit')
+    ema_decay: float = _option(
+        'optimizer', 0.0, 'publish a moving average of the weights with this decay; 0 publishes the last weights'
+    )
+    label_smoothing: float = _option('optimizer', 0.0, 'part of each target that is spread over all classes')
+
+    crop: int = _option('augmentation', 4, 'pixels of padding before the random crop')
+    padding: str = _option('augmentation', 'reflect', 'what the padding shows', ('reflect', 'zeros'))
+    flip: str = _option(
+        'augmentation',
+        'random',
+        'mirror images at random, each in every other epoch, or not at all',
+        ('random', 'alternating', 'none'),
+    )
+    cutout: int = _option('augmentation', 0, 'side of the square that is erased in each image, in pixels')
+    mixup: float = _option('augmentation', 0.0, 'alpha of mixup; 0 for none; with cutmix each batch gets one of both')
+    cutmix: float = _option('augmentation', 0.0, 'alpha of cutmix; 0 for none')
+
     teacher: str = _option(
-        '', "model whose answers are learnt, such as 'cifar_resnet56.chenyaofo_cifar10'; '' for none"
+        'distillation', '', "model whose answers are learnt too, such as cifar_resnet56.chenyaofo_cifar10; '' for none"
     )
-    distillation: float = _option(0.9, "the teacher's share of the loss")
-    temperature: float = _option(4.0, 'that softens the answers of both')
-    holdout: int = _option(0, 'training images kept aside, to choose hyper-parameters on')
-    seed: int = _option(0, 'of weights, order and augmentation')
+    distillation: float = _option('distillation', 0.9, "part of the loss that compares with the teacher's answers")
+    temperature: float = _option('distillation', 4.0, 'divides the logits of both networks before they are compared')
 
     def __post_init__(self) -> None:
-        checks = {
-            'epochs must be at least 1': self.epochs >= 1,
-            'batch_size must be at least 2': self.batch_size >= 2,
-            'lr must be above 0': self.lr > 0,
-            'warmup_epochs must be from 0 to below epochs': 0 <= self.warmup_epochs < self.epochs,
-            'ema_decay must be from 0 to below 1': 0 <= self.ema_decay < 1,
-            'label_smoothing must be from 0 to below 1': 0 <= self.label_smoothing < 1,
-            'drop_path_rate must be from 0 to below 1': 0 <= self.drop_path_rate < 1,
-            'distillation must be from 0 to 1': 0 <= self.distillation <= 1,
-            'temperature must be above 0': self.temperature > 0,
-            "image_sizes must be as '16:8 24:4', sides from 8 and epochs": _SIZES.fullmatch(self.image_sizes),
-            'clip_grad, mixup and cutmix must not be negative': min(self.clip_grad, self.mixup, self.cutmix) >= 0,
-            'crop must be from 0 to 31': 0 <= self.crop < 32,
-            'cutout and holdout must not be negative': min(self.cutout, self.holdout) >= 0,
-            'momentum must be from 0 to below 1': 0 <= self.momentum < 1,
-            'weight_decay must not be negative': self.weight_decay >= 0,
-            'numbers must be finite': all(math.isfinite(v) for v in vars(self).values() if isinstance(v, float)),
-        }
-        for rule, holds in checks.items():
-            if not holds:
-                raise InputError(f'{rule}: {self.to_toml().replace(chr(10), "; ")}')
-        if self.image_size(self.epochs - 1) not in (None, 32):
-            raise InputError(f'image_sizes {self.image_sizes!r} must leave an epoch of {self.epochs} at full size')
+        for name, (rule, holds) in _RULES.items():
+            value = getattr(self, name)
+            if not (holds(value) and math.isfinite(value) if isinstance(value, int | float) else holds(value)):
+                raise InputError(f'{name} must be {rule}, not {value!r}')
+        for f in fields(self):
+            choices, value = f.metadata['choices'], getattr(self, f.name)
+            if choices and value not in choices:
+                shown = ', '.join(map(repr, choices))
+                raise InputError(f'{f.name} must be one of {shown}, not {value!r}{did_you_mean(value, choices)}')
+        too_short = []
+        if self.warmup_epochs >= self.epochs:
+            too_short.append(
+                f'warmup_epochs must be below it, not {self.warmup_epochs} (--warmup-epochs {self.epochs - 1})'
+            )
+        if self.image_size(self.epochs - 1) not in (None, self.size or 32):
+            too_short.append(f"image_sizes {self.image_sizes!r} leaves no epoch at full size (--image-sizes '')")
+        if too_short:
+            raise InputError(f'epochs is {self.epochs}: {"; ".join(too_short)}')
 
     def image_size(self, epoch: int) -> int | None:
-        """Side of the images in an epoch, counted from 0; None: as they are."""
+        """Return the side of the images in an epoch, counted from 0; None: full size."""
         for phase in self.image_sizes.split():
             size, epochs = map(int, phase.split(':'))
             if epoch < epochs:
@@ -93,32 +120,64 @@ class Recipe:
 
     @classmethod
     def from_file(cls, path: str | Path | None, **overrides: Any) -> Recipe:
-        """Read a recipe; `overrides` win over its fields, and without a file over the defaults.
+        """Read a recipe. `overrides` win over its fields, and without a file over the defaults.
 
         Raises:
-            InputError: no such file, not TOML, or a field that is unknown or of the wrong type.
+            InputError: there is no such file, it is not TOML, or a field is unknown or of the wrong type.
         """
-        if path is None:
-            return cls(**overrides)
-        if sys.version_info >= (3, 11):
-            import tomllib
-        else:
-            import tomli as tomllib
-        try:
-            values = tomllib.loads(Path(path).read_text(encoding='utf-8'))
-        except OSError as error:
-            raise InputError(f'no recipe {path}: {error.strerror}') from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f'{path} is not TOML: {error}') from None
+        values = {**(_read(path) if path is not None else {}), **overrides}
         known = {field.name: type(field.default) for field in fields(cls)}
+        source = f'{path}: ' if path is not None else ''
         for name, value in values.items():
             if name not in known:
-                raise InputError(f'{path}: unknown field {name!r}; a recipe has {", ".join(known)}')
+                near = did_you_mean(name, known) or f'; a recipe has {", ".join(known)}'
+                raise InputError(f'{source}unknown field {name!r}{near}')
             if known[name] is float and type(value) is int:
                 values[name] = float(value)
             elif type(value) is not known[name]:
-                raise InputError(f'{path}: {name} must be a {known[name].__name__}, not {value!r}')
-        return cls(**{**values, **overrides})
+                raise InputError(f'{source}{name} must be {_TYPES[known[name]]}, not {value!r}')
+        return cls(**({**FINE_TUNING, **values} if values.get('init') else values))
 
     def to_toml(self) -> str:
+        """Write all fields as TOML."""
         return ''.join(f'{name} = {json.dumps(value)}\n' for name, value in asdict(self).items())
+
+
+_TYPES = {int: 'a whole number', float: 'a number', str: 'text in quotes'}
+_RULES: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    'epochs': ('at least 1', lambda v: v >= 1),
+    'batch_size': ('at least 2', lambda v: v >= 2),
+    'lr': ('a finite number above 0', lambda v: v > 0),
+    'layer_decay': ('above 0 and at most 1', lambda v: 0 < v <= 1),
+    'warmup_epochs': ('at least 0', lambda v: v >= 0),
+    'ema_decay': ('from 0 to below 1', lambda v: 0 <= v < 1),
+    'label_smoothing': ('from 0 to below 1', lambda v: 0 <= v < 1),
+    'drop_path_rate': ('from 0 to below 1', lambda v: 0 <= v < 1),
+    'distillation': ('from 0 to 1', lambda v: 0 <= v <= 1),
+    'temperature': ('a finite number above 0', lambda v: v > 0),
+    'image_sizes': ("like '16:8 24:4', sides from 8 up with numbers of epochs", _SIZES.fullmatch),
+    'clip_grad': ('a finite number from 0', lambda v: v >= 0),
+    'mixup': ('a finite number from 0', lambda v: v >= 0),
+    'cutmix': ('a finite number from 0', lambda v: v >= 0),
+    'crop': ('from 0 to 31', lambda v: 0 <= v < 32),
+    'cutout': ('at least 0', lambda v: v >= 0),
+    'size': ('0 or at least 8', lambda v: v == 0 or v >= 8),
+    'channels': ('3 or 1', lambda v: v in (1, 3)),
+    'holdout': ('at least 0', lambda v: v >= 0),
+    'seed': ('at least 0', lambda v: v >= 0),
+    'momentum': ('from 0 to below 1', lambda v: 0 <= v < 1),
+    'weight_decay': ('a finite number from 0', lambda v: v >= 0),
+}
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(Path(path).read_text(encoding='utf-8'))
+    except OSError as error:
+        raise InputError(f'no recipe {path}: {error.strerror}') from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f'{path} is not TOML: {error}') from error

@@ -11,7 +11,6 @@ from torch import Tensor
 from resnet_hub.data.images import Images
 from resnet_hub.data.labelled import LabelledImages
 from resnet_hub.tables.datasets import DATASETS, find_dataset
-from resnet_hub.utils.errors import InputError
 
 _LARGEST_AS_IS = 64  #: side of images, in pixels, up to which square images keep their size
 _USUAL_SIZE = 32  #: what larger images, and images that are not square, are resized to
@@ -87,17 +86,13 @@ def split(labels: Tensor, holdout: int) -> tuple[Tensor, Tensor]:
     return order[:count].sort().values, order[count:].sort().values
 
 
-def count_classes(labels: Tensor, task: Task) -> Tensor:
-    """Count the images of each class, int64 (classes,).
-
-    Raises:
-        InputError: a class has no image.
-    """
-    counts = torch.bincount(labels, minlength=len(task.classes))
-    empty = [name for name, count in zip(task.classes, counts.tolist(), strict=True) if not count]
-    if empty:
-        raise InputError(f'there is no image to train on of {", ".join(empty[:10])}: add some, or lower --holdout')
-    return counts
+def describe_classes(counts: Tensor, task: Task) -> str:
+    """Say how many images each class has, the most frequent classes first; of many classes only some."""
+    ordered = sorted(zip(counts.tolist(), task.classes, strict=True), key=lambda pair: -pair[0])
+    shown = [f'{name} {count:,}' for count, name in ordered]
+    if len(shown) > 12:
+        shown = [*shown[:6], '…', *shown[-5:]]
+    return f'{len(ordered)} classes: {", ".join(shown)}'
 
 
 def balancing_weights(counts: Tensor) -> Tensor:
@@ -105,4 +100,4 @@ def balancing_weights(counts: Tensor) -> Tensor:
 
     It is N / (classes · count), which scikit-learn calls 'balanced'.
     """
-    return counts.sum() / (len(counts) * counts.float())
+    return counts.sum() / (len(counts) * counts.clamp(min=1).float())

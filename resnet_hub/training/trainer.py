@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +26,13 @@ from resnet_hub.checkpoints.folder import (
 )
 from resnet_hub.data.augmentation import Augmentation, Draws, resize
 from resnet_hub.data.images import Images
-from resnet_hub.data.sources import load_images
+from resnet_hub.data.sources import read_labelled
 from resnet_hub.inference.evaluate import evaluate
 from resnet_hub.inference.optimize import check_compiler
 from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.datasets import find_dataset
 from resnet_hub.training.capture import Captured
+from resnet_hub.training.network import architecture_of, freeze_all_but_classifier, make_network, model_args
 from resnet_hub.training.objective import Objective, Teacher
 from resnet_hub.training.optimizer import (
     Average,
@@ -42,6 +43,7 @@ from resnet_hub.training.optimizer import (
     set_learning_rate,
 )
 from resnet_hub.training.recipe import Recipe
+from resnet_hub.training.task import Task, balancing_weights, describe_classes, known_dataset, split, usual_size
 from resnet_hub.utils.distributed import (
     all_sum,
     choose_device,
@@ -88,6 +90,7 @@ class Trainer:
         compile: torch.compile the network.
         bf16: bf16 autocast, and Muon's arithmetic in bf16; None: where the hardware has it.
         capture: False never captures.
+        task: classes and normalisation; None: those of the data set that the recipe names, or measured on `images`.
     """
 
     def __init__(
@@ -98,28 +101,28 @@ class Trainer:
         compile: bool = False,
         bf16: bool | None = None,
         capture: bool = True,
+        task: Task | None = None,
     ) -> None:
-        import timm
-
         self.recipe, self.images = recipe, images
         self.device = images.pixels.device
-        self.dataset = find_dataset(recipe.dataset)
+        self.task = task or Task.of(images, recipe.dataset)
+        self.class_counts = torch.bincount(images.labels, minlength=len(self.task.classes))
         self.augmentation = make_augmentation(recipe)
         self.bf16 = has_fast_bf16(self.device) if bf16 is None else bf16
         self.steps_per_epoch = len(images) // recipe.batch_size
         self.history: list[dict[str, float]] = []
         torch.manual_seed(recipe.seed)
-        self.model: nn.Module = timm.create_model(
-            recipe.model, num_classes=len(self.dataset.classes), drop_path_rate=recipe.drop_path_rate
-        )
-        self.model.to(device=self.device, memory_format=torch.channels_last)
+        self.model = make_network(recipe, self.task).to(self.device).to(memory_format=torch.channels_last)
+        if recipe.trainable == 'classifier':
+            freeze_all_but_classifier(self.model)
         self.average = Average(self.model) if recipe.ema_decay else None
         self.forward: Any = self.model
         if world_size() > 1:
             self.forward = nn.parallel.DistributedDataParallel(self.model)
         if compile:
             self.forward = torch.compile(self.forward, dynamic=False)
-        self.objective = Objective(recipe, teacher)
+        weights = balancing_weights(self.class_counts) if recipe.class_weights == 'balanced' else None
+        self.objective = Objective(recipe, teacher, weights)
         self.optimizer = make_optimizer(self.model, recipe, torch.bfloat16 if self.bf16 else torch.float32)
         self.captures = capture and self.device.type == 'cuda' and world_size() == 1 and is_capturable(self.optimizer)
         self.plan = self._make_plan(0).to(self.device)
@@ -137,6 +140,14 @@ class Trainer:
         """Train the next epoch, and return its mean training loss."""
         from tqdm.auto import tqdm
 
+        self.begin_epoch()
+        label, silent = f'epoch {len(self.history) + 1}/{self.recipe.epochs}', None if is_first() else True
+        for _ in tqdm(range(self.steps_per_epoch), label, leave=False, unit='batch', disable=silent):
+            self.run_step()
+        return all_sum(self.loss_sum / (self.steps_per_epoch * world_size())).item()
+
+    def begin_epoch(self) -> None:
+        """Draw the random numbers of the next epoch; `run_step` then trains on one batch after the other."""
         epoch = len(self.history)
         size = self.recipe.image_size(epoch)
         if self.captures and (size != self.size or self.run_step == self._step):
@@ -146,25 +157,21 @@ class Trainer:
             held.copy_(new)  # in place: a graph reads from there
         self.step_number.zero_()
         self.loss_sum.zero_()
-        self.model.train()
-        label, silent = f'epoch {epoch + 1}/{self.recipe.epochs}', None if is_first() else True
-        for _ in tqdm(range(self.steps_per_epoch), label, leave=False, unit='batch', disable=silent):
-            self.run_step()
-        return all_sum(self.loss_sum / (self.steps_per_epoch * world_size())).item()
+        self.model.train(self.recipe.trainable == 'all')  # frozen layers keep their running statistics
 
     def _step(self) -> None:
         """Train on one batch: from the crop to the averaged weights, without waiting for the device."""
-        recipe, data, plan = self.recipe, self.dataset, self.plan
+        task, plan = self.task, self.plan
         draws = plan.draws.at(self.step_number)
-        x, y = self.augmentation.batch(self.images, draws, data.mean, data.std, len(data.classes))
+        x, y = self.augmentation.batch(self.images, draws, task.mean, task.std, len(task.classes))
         set_learning_rate(self.optimizer, plan.learning_rate.index_select(0, self.step_number).squeeze(0))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.forward(resize(x, self.size))
             loss = self.objective(logits.float(), y, x)  # a teacher sees images of the size that it learnt from
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if recipe.clip_grad:
-            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_grad)
+        if self.recipe.clip_grad:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
         self.optimizer.step()
         if self.average:
             self.average.update(plan.average_share.index_select(0, self.step_number).squeeze(0))
@@ -180,10 +187,14 @@ class Trainer:
         shares = torch.tensor([average_share(recipe.ema_decay, number) for number in numbers])
         return Plan(draws, rates, shares)
 
+    def _task_state(self) -> dict[str, Any]:
+        return {'images': len(self.images), **asdict(self.task)}
+
     def save(self, path: Path) -> None:
         """Write the checkpoint: all that `load` needs to go on."""
         state = {
             'recipe': asdict(self.recipe),
+            'task': self._task_state(),
             'model': self.model.state_dict(),
             'ema': self.average.module.state_dict() if self.average else None,
             'optimizer': self.optimizer.state_dict(),
@@ -202,9 +213,15 @@ class Trainer:
             InputError: it is of another recipe, or was trained in another precision.
         """
         state = torch.load(path, map_location='cpu', weights_only=True)
+        if 'task' not in state:
+            raise InputError(
+                f'{path} is of an earlier version, whose runs cannot be resumed: start afresh with another -o'
+            )
         changed = [k for k, v in asdict(self.recipe).items() if state['recipe'].get(k) != v]
         if changed:
             raise InputError(f'{path} was trained with another {", ".join(changed)}: resume with its own recipe.toml')
+        if state['task'] != self._task_state():
+            raise InputError(f'{path} was trained on other images: resume with the same --data')
         if state.get('bf16', self.bf16) != self.bf16:
             raise InputError(
                 f'{path} was trained with {"--no-bf16" if self.bf16 else "--bf16"}: resume with that option'
@@ -227,15 +244,19 @@ def make_augmentation(recipe: Recipe) -> Augmentation:
 
 
 def train(
-    recipe: Recipe,
-    output: str | Path,
-    data: str | Path | None = None,
+    recipe: Recipe | None = None,
+    output: str | Path | None = None,
+    data: Any = None,
     resume: bool = False,
     device: str | None = None,
     compile: bool = False,
     bf16: bool | None = None,
+    **fields: Any,
 ) -> Path:
     """Train a network; `output` becomes a model folder for timm's `local-dir:`.
+
+    `train(model='cifar_resnet20', data='cifar10/', epochs=3)` needs no recipe object: the fields of `Recipe` can be
+    given by name.
 
     recipe.toml is written at the start. The weights so far, config.json, history.csv, curves.png and checkpoint.pt are
     written after the first epoch, then at most every 30 seconds, and at the end. Therefore an interrupted run can be
@@ -244,36 +265,77 @@ def train(
 
     Args:
         recipe: what to train, on what, how.
-        output: folder, created.
-        data: folder with the images, see `load_images`; None fetches them from the Hub.
+        output: folder, created; None: runs/MODEL.
+        data: images of any kind that `read_labelled` takes, an `Images`, or a pair of pixels, uint8 (N, H, W, C), and
+            labels, int64 (N,). None fetches the recipe's data set from the Hub.
         resume: go on from checkpoint.pt; on a CPU the result is that of an unbroken run, bit for bit.
         device: 'cuda', 'cpu', …; None takes a GPU where there is one.
         compile: torch.compile the network (faster steps, a minute more at the start).
         bf16: bf16 autocast, and Muon's arithmetic in bf16; None: where the hardware has it.
+        **fields: of the recipe; they win over `recipe`.
+
+    Returns:
+        The folder.
 
     Raises:
         InputError: an unusable recipe or data; a run or a model that exists and is not resumed.
         MissingExtraError: a package of the extra 'train' is not installed.
         ResnetHubError: the loss is not finite; or torch.compile does not work here.
     """
-    output = Path(output)
+    recipe = replace(recipe, **fields) if recipe else Recipe.from_file(None, **fields)
+    output = Path('runs', recipe.model) if output is None else Path(output)
     _check(recipe, output, resume)
     where = choose_device(device)
     if compile:
         check_compiler(where)
     with first_goes_first():
-        teacher = _load_teacher(recipe, where)
-        images = load_images(recipe.dataset, 'train', data)
-    kept = _images_to_train_on(recipe, len(images))
-    held_out = images[kept:].to(where)
-    trainer = Trainer(recipe, images[:kept].to(where), teacher, compile, bf16)
+        if recipe.init:
+            recipe = replace(recipe, model=architecture_of(recipe.init, recipe.model))
+        recipe, images = _read_images(recipe, data)
+        kept, held_out = _split(recipe, images)
+        task = Task.of(kept, recipe.dataset)
+        teacher = _load_teacher(recipe, where, task)
+    trainer = Trainer(recipe, kept.to(where), teacher, compile, bf16, task=task)
     if resume:
         trainer.load(output / CHECKPOINT_FILE)
-    run = Run(trainer, held_out, output)
+    run = Run(trainer, held_out.to(where), output)
     run.begin()
     with _fixed_shapes():
         run.epochs()
     return output
+
+
+def _read_images(recipe: Recipe, data: Any) -> tuple[Recipe, Images]:
+    """Read the training images; the recipe then says what they are: data set, size, channels."""
+    if isinstance(data, tuple):
+        pixels, labels = map(torch.as_tensor, data)
+        data = Images(pixels, labels)
+    if isinstance(data, Images):
+        images = data.check()
+        return replace(recipe, size=images.pixels.shape[1], channels=images.pixels.shape[3]), images
+    source = data or recipe.dataset or 'cifar10'
+    found = read_labelled(source, 'train', dataset=recipe.dataset or None)
+    size = recipe.size or usual_size(found, recipe.channels)
+    return replace(recipe, dataset=recipe.dataset or known_dataset(found), size=size), found.load(size, recipe.channels)
+
+
+def _split(recipe: Recipe, images: Images) -> tuple[Images, Images]:
+    """Divide the images into those to train on and those held out.
+
+    Raises:
+        InputError: too few are left for a batch, or the processes cannot share one.
+    """
+    kept = len(images) - recipe.holdout
+    if kept <= 0:
+        raise InputError(f'holdout must be below {len(images)}, the number of training images')
+    if recipe.batch_size > kept:
+        raise InputError(f'batch_size must be at most {kept}, the number of images to train on')
+    if recipe.batch_size % world_size():
+        raise InputError(f'batch_size must be a multiple of {world_size()}, the number of processes')
+    if recipe.crop >= images.pixels.shape[1]:
+        raise InputError(f'crop must be below {images.pixels.shape[1]}, the size of the images: add --crop 1')
+    train_on, hold_out = split(images.labels, recipe.holdout)
+    return images[train_on], images[hold_out]
 
 
 @contextmanager
@@ -286,29 +348,17 @@ def _fixed_shapes() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-def _load_teacher(recipe: Recipe, device: torch.device) -> Teacher | None:
+def _load_teacher(recipe: Recipe, device: torch.device, task: Task) -> Teacher | None:
     if not recipe.teacher:
         return None
     try:
-        return Teacher(recipe.teacher, device, find_dataset(recipe.dataset))
+        return Teacher(recipe.teacher, device, task)
     except InputError:
         raise
     except ResnetHubError as error:
         raise ResnetHubError(
             f"the teacher of this recipe cannot be had: {error}; --teacher '' trains without"
         ) from error
-
-
-def _images_to_train_on(recipe: Recipe, count: int) -> int:
-    """Return how many of `count` images are not held out; enough for a batch, which the processes can share."""
-    kept = count - recipe.holdout
-    if kept <= 0:
-        raise InputError(f'holdout must be below {count}, the number of training images')
-    if recipe.batch_size > kept:
-        raise InputError(f'batch_size must be at most {kept}, the number of images to train on')
-    if recipe.batch_size % world_size():
-        raise InputError(f'batch_size must be a multiple of {world_size()}, the number of processes')
-    return kept
 
 
 class Run:
@@ -337,6 +387,12 @@ class Run:
         with replacing(output / RECIPE_FILE) as path:
             path.write_text(trainer.recipe.to_toml())
         _logger.info(_describe(trainer, len(self.held_out)))
+        _logger.info(describe_classes(trainer.class_counts, trainer.task))
+        most, least = int(trainer.class_counts.max()), int(trainer.class_counts.min())
+        if most > 3 * least and trainer.recipe.class_weights == 'none':
+            _logger.info(
+                'the classes are unbalanced; --class-weights balanced makes the images of rare ones count more'
+            )
 
     def epochs(self) -> None:
         """Train the epochs that are left.
@@ -384,7 +440,7 @@ class Run:
     def _measure(self) -> dict[str, float]:
         trainer = self.trainer
         copy_from_first(trainer.averaged.buffers())  # each process has seen other images
-        metrics = evaluate(trainer.averaged, self.held_out, trainer.dataset.mean, trainer.dataset.std)
+        metrics = evaluate(trainer.averaged, self.held_out, trainer.task.mean, trainer.task.std)
         return {'holdout_top1': metrics.top1, 'holdout_nll': metrics.nll}
 
     def _save(self) -> None:
@@ -392,16 +448,7 @@ class Run:
         trainer, start = self.trainer, time.perf_counter()
         trainer.save(self.output / CHECKPOINT_FILE)
         _show(trainer.history, self.output, trainer.recipe.model)
-        config = make_config(
-            trainer.recipe.model,
-            mean=trainer.dataset.mean,
-            std=trainer.dataset.std,
-            num_classes=len(trainer.dataset.classes),
-            label_names=trainer.dataset.classes,
-            recipe=asdict(trainer.recipe),
-            epochs_trained=len(trainer.history),
-        )
-        write_folder(self.output, halve(trainer.averaged.state_dict()), config)
+        write_folder(self.output, halve(trainer.averaged.state_dict()), _make_config(trainer))
         self.saved_epochs = len(trainer.history)
         now = time.perf_counter()
         self.next_save = now + max(SAVE_EVERY, (now - start) / SAVE_SHARE)
@@ -424,6 +471,22 @@ class Run:
         )
 
 
+def _make_config(trainer: Trainer) -> dict[str, Any]:
+    recipe, task = trainer.recipe, trainer.task
+    return make_config(
+        recipe.model,
+        mean=task.mean,
+        std=task.std,
+        num_classes=len(task.classes),
+        in_chans=len(task.mean),
+        image_size=trainer.images.pixels.shape[1],
+        label_names=task.classes,
+        model_args=model_args(trainer.model),
+        recipe=asdict(recipe),
+        epochs_trained=len(trainer.history),
+    )
+
+
 def _describe(trainer: Trainer, held_out: int) -> str:
     """Say what is trained, on which device, in which precision."""
     recipe, device = trainer.recipe, trainer.device
@@ -432,7 +495,7 @@ def _describe(trainer: Trainer, held_out: int) -> str:
     return (
         f'{recipe.model}, {parameters:,} parameters, on {device} ({name}) in {"bf16" if trainer.bf16 else "float32"}'
         f'{", steps captured as a CUDA graph" if trainer.captures else ""}: {len(trainer.images):,} training images'
-        f'{f", {held_out:,} held out" if held_out else ""}, {len(trainer.dataset.classes)} classes'
+        f'{f", {held_out:,} held out" if held_out else ""}'
     )
 
 
@@ -445,8 +508,8 @@ def _minutes(seconds: float) -> str:
 
 def _check(recipe: Recipe, output: Path, resume: bool) -> None:
     """Refuse what can be refused before any image is read."""
-    find_dataset(recipe.dataset)
-    make_augmentation(recipe)
+    if recipe.dataset:
+        find_dataset(recipe.dataset)
     if recipe.model not in ARCHITECTURES:
         near = did_you_mean(recipe.model, ARCHITECTURES) or '; resnet-hub list shows those there are'
         raise InputError(f'unknown architecture {recipe.model!r}{near}')

@@ -1,0 +1,69 @@
+"""The network that is trained: with random weights, or from trained ones with a classifier that fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+from timm.models._input import get_model_args
+from torch import nn
+
+from resnet_hub.tables.architectures import ARCHITECTURES
+from resnet_hub.training.recipe import Recipe
+from resnet_hub.training.task import Task
+from resnet_hub.utils.errors import InputError
+
+_DEFAULT_MODEL = Recipe.model
+
+
+def architecture_of(init: str, model: str) -> str:
+    """Return the architecture of a trained network.
+
+    Args:
+        init: its name, see `load_model`.
+        model: the architecture that the recipe names.
+
+    Raises:
+        InputError: it is not one of ours, or not the one that the recipe names.
+        ResnetHubError: its weights cannot be had.
+    """
+    from resnet_hub.registry import load_model
+
+    cfg: Any = load_model(init, 'cpu').pretrained_cfg
+    architecture = cfg['architecture']
+    if architecture not in ARCHITECTURES:
+        raise InputError(f'{init} is {architecture}, not one of the architectures of resnet-hub list')
+    if model not in (architecture, _DEFAULT_MODEL):
+        raise InputError(f'{init} is {architecture}, not {model}: leave out --model')
+    return architecture
+
+
+def make_network(recipe: Recipe, task: Task) -> nn.Module:
+    """Make the network of a recipe for the classes and channels of a task.
+
+    From trained weights it keeps the classifier if that knows the same classes in the same order; otherwise the
+    classifier starts from random weights.
+    """
+    options: dict[str, Any] = {
+        'num_classes': len(task.classes),
+        'in_chans': len(task.mean),
+        'drop_path_rate': recipe.drop_path_rate,
+    }
+    if not recipe.init:
+        return timm.create_model(recipe.model, **options)
+    model = timm.create_model(recipe.init, pretrained=True, **options)
+    if tuple(model.pretrained_cfg.get('label_names') or ()) != task.classes:
+        model.reset_classifier(len(task.classes))
+    return model
+
+
+def model_args(model: nn.Module) -> dict[str, Any]:
+    """Return the arguments, apart from classes and channels, that the network differs by from its architecture."""
+    args = get_model_args(model)
+    return {name: value for name, value in args.items() if name not in ('num_classes', 'in_chans', 'global_pool')}
+
+
+def freeze_all_but_classifier(model: nn.Module) -> None:
+    """Train the classifier alone."""
+    model.requires_grad_(False)
+    model.get_classifier().requires_grad_(True)  # type: ignore[operator]
