@@ -204,7 +204,7 @@ def _measure(model: ResidualNet, facts: Facts, folder: str | Path) -> Metrics:
         shape = f'{model.num_classes} classes and {model.in_chans} channels'
         raise InputError(f'no data set of {shape} is known to check with: leave out --check')
     images = load_images(facts.dataset, 'test', folder)
-    metrics = evaluate(model, images, facts.mean, facts.std)  # type: ignore[arg-type]
+    metrics = evaluate(model, images, facts.mean, facts.std)
     chance = 100 / model.num_classes
     if metrics.top1 < min(3 * chance, (100 + chance) / 2):
         raise InputError(

@@ -26,10 +26,14 @@ REFUSED = [
     ('list nothing*', 2, "no architecture matches 'nothing*'"),
     ('list cifar_resnet50 --pretrained', 2, "no weights match 'cifar_resnet50'; resnet-hub list --pretrained"),
     ('train -o run --data . --model resnet18', 2, "unknown architecture 'resnet18'"),
-    ('train -o run --data . --recipe cifar_resnet20.cifar10 --epochs 30', 2, "'16:10 24:28' must leave an epoch of 30"),
+    (
+        'train -o run --data . --recipe cifar_resnet20.cifar10 --epochs 30',
+        2,
+        "image_sizes '16:10 24:28' leaves no epoch",
+    ),
     ('train -o run --data . --momentum 0', 2, 'the optimizer sgd refuses the recipe: Nesterov'),
     ('train -o run --data . --opt adahessian', 2, 'adahessian needs second derivatives'),
-    ('train -o run --data . --clip-grad inf', 2, 'numbers must be finite'),
+    ('train -o run --data . --clip-grad inf', 2, 'clip_grad must be a finite number from 0, not inf'),
     ('train -o run --data . --crop 32', 2, 'crop must be from 0 to 31'),
 ]
 
