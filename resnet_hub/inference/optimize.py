@@ -10,22 +10,30 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from resnet_hub.runtimes.exported import ExportedNetwork
+from resnet_hub.registry import resolve_model
 from resnet_hub.utils.errors import InputError, ResnetHubError
 
 
 class InferenceModel(nn.Module):
-    """A network that cannot be trained; what else it has (`num_classes`, `pretrained_cfg`, …) is that of `model`.
+    """A network that only infers, as `optimize` returns it.
 
-    Called as `model` is. No gradients are kept.
+    It is called as `model` is, records no gradients, and returns logits (N, num_classes) in float32 whatever type it
+    computes in. Its other attributes (`num_classes`, `pretrained_cfg`, …) are those of `model`.
+
+    Args:
+        model: the network; it must not be used elsewhere.
+        dtype: type to compute in, under autocast; None: that of the model, which is then also that of the logits.
+        compile: compile it with its weights as constants.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype | None = None, compile: bool = False) -> None:
         super().__init__()
         self.model = model.requires_grad_(False)
         self.dtype = dtype
-        # of each code object PyTorch keeps eight compilations; a trace has its own, the networks of a class share theirs
+        # PyTorch keeps eight compilations of each code object. A trace has its own code object, while all networks of
+        # one class share that of the class.
         self.compiled = torch.compile(_trace(model).forward) if compile else None
         self.eval()
 
@@ -35,12 +43,13 @@ class InferenceModel(nn.Module):
             stack.enter_context(torch.no_grad())
             if self.dtype:
                 stack.enter_context(torch.autocast(x.device.type, self.dtype))
-            if self.compiled:  # read when the network is traced: an option of torch.compile would come too late
+            if self.compiled:  # PyTorch reads this when it traces the network; an option of torch.compile is too late
                 stack.enter_context(torch._inductor.config.patch(freezing=True))
-            return (self.compiled or self.model)(x)
+            out = (self.compiled or self.model)(x)
+        return out.float() if self.dtype and isinstance(out, Tensor) else out
 
     def train(self, mode: bool = True) -> InferenceModel:
-        """Only `train(False)`, which `eval()` calls.
+        """Do nothing, for `train(False)`, which `eval()` calls.
 
         Raises:
             ResnetHubError: `mode` is true.
@@ -57,38 +66,43 @@ class InferenceModel(nn.Module):
 
 
 def optimize(
-    model: nn.Module, example: Tensor | None = None, compile: bool = False, dtype: torch.dtype | None = None
+    model: nn.Module | str, example: Tensor | None = None, compile: bool = False, dtype: torch.dtype | None = None
 ) -> InferenceModel:
-    """A network that only infers, with the same logits; `model` stays as it is, and shares no tensor with the result.
+    """Return a network that only infers and gives the same logits, sooner.
 
-    Norms are folded into the convolutions before them, where nothing else reads what the convolution gives: all norms
-    of a V1 net; of a V2 net all but those that read a block's input, and the final one. Weights are in channels_last
-    order, and so is then everything after the first convolution, whatever the order of the input.
+    `model` stays as it is and shares no tensor with the result. A norm is folded into the convolution before it where
+    nothing else reads what this convolution gives. In a V1 network these are all norms; in a V2 network the final norm
+    stays and so do the norms that read the input of a block. Weights are in channels_last order, and so are all feature
+    maps, whatever the order of the input.
+
+    Logits are float32 also with `dtype`. Compute probabilities from them, better in float64: in bfloat16 most
+    confident probabilities round to 1.
 
     Args:
-        model: any network that torch.fx can trace, or its `features_only` form, on any device.
-        example: an input (N, C, H, W) to run once, so that compilation is done on return, not at the first call.
-        compile: torch.compile the network with its weights as constants. It takes seconds to minutes, at the first
-            call, and again at a second batch size (which then serves others too), for a single image, and for tensors
-            made in inference mode. Do not change the weights after that.
-        dtype: torch.bfloat16 or torch.float16: convolutions and the classifier in it, under autocast (logits come in
-            it too; for processors see `torch.cpu._is_avx512_bf16_supported`). None: as the model is.
+        model: a network that torch.fx can trace, on any device; or a name that `load_model` takes. Networks made with
+            `features_only` are fine too; their feature maps come in `dtype`.
+        example: an input (N, C, H, W) to run once, so that compilation happens here and not at the first call.
+        compile: compile the network, with its weights as constants, by torch.compile. This takes seconds to minutes at
+            the first call. It happens again at a second batch size (which then serves others too), for a single image,
+            and for tensors made in inference mode. Do not change the weights after that.
+        dtype: torch.bfloat16 or torch.float16, for the convolutions and the classifier, under autocast. Processors are
+            fast in bfloat16 if `torch.cpu.get_capabilities()` has 'avx512_bf16'. None: the type of the model.
 
     Raises:
-        InputError: torch.fx cannot trace the network, or it calls a convolution before a norm twice; another dtype.
+        InputError: torch.fx cannot trace the network; a norm to fold, or the convolution before it, is called twice;
+            another dtype; or `model` is neither a network nor a known name.
         ResnetHubError: torch.compile does not work on this machine.
     """
     if dtype not in (None, torch.bfloat16, torch.float16):
         raise InputError(f'dtype must be torch.bfloat16, torch.float16 or None, not {dtype}')
-    if isinstance(model, ExportedNetwork):
-        raise InputError('an exported network runs as it is: optimize the network that was exported')
+    model = resolve_model(model)
     if compile:
         check_compiler(next(model.parameters()).device)
     model = _fold_norms(copy.deepcopy(model)).to(memory_format=torch.channels_last)
     if dtype:
         for module in model.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
-                module.to(dtype)  # once, where autocast alone would do it at every call
+                module.to(dtype)  # once; autocast alone would do it at every call
     fast = InferenceModel(model, dtype, compile)
     if example is not None:
         fast(example)
@@ -96,60 +110,62 @@ def optimize(
 
 
 class _Tracer(fx.Tracer):
-    """Looks no deeper than to the convolutions, so that norms and activations may do what fx cannot follow."""
+    """Traces down to the convolutions and no deeper, so that norms and activations may do what fx cannot follow."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return super().is_leaf_module(module, name) or not any(isinstance(m, nn.Conv2d) for m in module.modules())
 
 
 def _trace(model: nn.Module) -> fx.GraphModule:
-    """The calls of `forward`, of the same modules.
+    """Return the calls that `forward` makes, with the modules of the model.
 
     Raises:
-        InputError: fx cannot follow it.
+        InputError: torch.fx cannot follow it.
     """
     try:
         return fx.GraphModule(model, _Tracer().trace(model))
-    except Exception as error:  # of any kind, from wherever tracing led
+    except Exception as error:  # of any kind: fx runs the network's own code with stand-ins for tensors
         raise InputError(f'torch.fx cannot trace {type(model).__name__}: {" ".join(str(error).split())}') from error
 
 
 @torch.no_grad()
 def _fold_norms(model: nn.Module) -> nn.Module:
-    """Put the convolutions of PyTorch's fusion in place of the model's own, and identities in place of their norms.
+    """Fold norms into the convolutions before them, in place, and put identities in their place.
 
     Raises:
-        InputError: fx cannot follow it, or half of such a pair is called twice, which the fusion would get wrong.
+        InputError: torch.fx cannot follow it, or one of such a pair is called more than once.
     """
-    from torch.fx.experimental.optimization import fuse
-
     model.eval()
     checkpointing: Any = getattr(model, 'set_grad_checkpointing', None)
     if checkpointing:
         checkpointing(False)
     dtype = next(model.parameters()).dtype
-    model.to(torch.promote_types(dtype, torch.float32))  # halves are rounded once, after the fusion
+    model.to(torch.promote_types(dtype, torch.float32))  # so that half precision is rounded once, at the end
     traced = _trace(model)
-    names = Counter(node.target for node in traced.graph.nodes if node.op == 'call_module')
-    for pair in _folded(traced):
-        shared = next((name for name in pair if names[name] > 1), None)
+    calls = Counter(node.target for node in traced.graph.nodes if node.op == 'call_module')
+    for conv, norm in _pairs(traced):
+        shared = next((name for name in (conv, norm) if calls[name] > 1), None)
         if shared:
-            raise InputError(f'{shared} is called more than once: {pair[1]} cannot be folded into {pair[0]}')
-    left = dict(fuse(traced, inplace=True, no_trace=True).named_modules())
-    for name in names:
-        model.set_submodule(name, left.get(name, nn.Identity()))
+            raise InputError(f'{shared} is called more than once: {norm} cannot be folded into {conv}')
+        fused = fuse_conv_bn_eval(model.get_submodule(conv), model.get_submodule(norm))  # type: ignore[type-var, arg-type]
+        model.set_submodule(conv, fused)
+        model.set_submodule(norm, nn.Identity())
     return model.to(dtype)
 
 
-def _folded(traced: fx.GraphModule) -> Iterator[tuple[str, str]]:
-    """The convolutions, by name, that a norm follows, and these norms."""
+def _pairs(traced: fx.GraphModule) -> Iterator[tuple[str, str]]:
+    """Yield the names of each convolution whose output only a norm reads, and of that norm.
+
+    Subclasses are left out, since they may compute something else than their base.
+    """
     modules = dict(traced.named_modules())
     for node in traced.graph.nodes:
         before = node.args[0] if node.args else None
         if node.op == 'call_module' and isinstance(before, fx.Node) and before.op == 'call_module':
-            conv, norm = str(before.target), str(node.target)
-            if isinstance(modules.get(conv), nn.Conv2d) and isinstance(modules.get(norm), nn.BatchNorm2d):
-                yield conv, norm
+            conv, norm = modules[str(before.target)], modules[str(node.target)]
+            kinds = type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.track_running_stats
+            if kinds and len(before.users) == 1:
+                yield str(before.target), str(node.target)
 
 
 def _negative(x: Tensor) -> Tensor:
@@ -157,10 +173,10 @@ def _negative(x: Tensor) -> Tensor:
 
 
 def check_compiler(device: torch.device) -> None:
-    """Compile next to nothing, so that a machine without a (working) compiler is found out here.
+    """Check that torch.compile works on this machine, by compiling a negation.
 
     Raises:
-        ResnetHubError: torch.compile does not work.
+        ResnetHubError: it does not.
     """
     try:
         torch.compile(_negative)(torch.ones(1, device=device))

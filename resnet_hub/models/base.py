@@ -1,11 +1,14 @@
-"""What both families share: the shortcut rule, the stages, the network around them."""
+"""The parts that both families share: layers, the shortcut, the stages, the whole network."""
 
+# No `from __future__ import annotations` here: TorchScript could not read the types in a torch.fx trace of `forward`.
 from collections.abc import Callable
+from math import gcd
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, calculate_drop_path_rates, create_act_layer, create_classifier, get_norm_layer
+from timm.layers import DropPath, GroupNorm, calculate_drop_path_rates, create_act_layer, create_classifier
+from timm.layers import get_norm_layer as timm_norm_layer
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
@@ -13,7 +16,10 @@ from resnet_hub.models.timm_api import TimmModel
 
 
 class PadShortcut(nn.Module):
-    """Option A of He et al. 2015, §4.2: subsample, then zero channels on both sides alike; no parameters."""
+    """The shortcut without parameters, option A of He et al. 2015, §4.2: subsample, then pad with zero channels.
+
+    Half of the zero channels come before the others and half after them.
+    """
 
     def __init__(self, in_chs: int, out_chs: int, stride: int) -> None:
         super().__init__()
@@ -28,12 +34,13 @@ class PadShortcut(nn.Module):
 
 
 class LayerMaker(NamedTuple):
-    """Makes the layers of a network from its choices of shortcut, activation, norm, device and dtype."""
+    """Makes the layers of a network: its arguments that concern single layers, in one place."""
 
     shortcut_type: str
     act_layer: Any
     norm_layer: Callable[..., nn.Module]
-    dd: dict[str, Any]
+    dd: dict[str, Any]  #: device and dtype
+    conv_drop_rate: float = 0.0
 
     def conv3x3(self, in_chs: int, out_chs: int, stride: int = 1) -> nn.Module:
         return nn.Conv2d(in_chs, out_chs, 3, stride, padding=1, bias=False, **self.dd)
@@ -44,16 +51,21 @@ class LayerMaker(NamedTuple):
     def norm(self, chs: int) -> nn.Module:
         return self.norm_layer(chs, **self.dd)
 
-    def act(self, inplace: bool = True) -> nn.Module:
-        return create_act_layer(self.act_layer, inplace=inplace)
+    def act(self) -> nn.Module:
+        """Make an activation that does not work in place, because such a one breaks backward hooks."""
+        return create_act_layer(self.act_layer)
+
+    def drop(self) -> nn.Module:
+        return nn.Dropout(self.conv_drop_rate) if self.conv_drop_rate else nn.Identity()
 
     def drop_path(self, rate: float) -> nn.Module:
         return DropPath(rate) if rate else nn.Identity()
 
     def shortcut(self, in_chs: int, out_chs: int, stride: int, norm: bool) -> nn.Module:
-        """The one shortcut rule: identity where stride is 1 and the width stays, else option A or B.
+        """Make the shortcut of a block.
 
-        Option B is a 1×1 convolution, followed by a norm (V1) or alone (V2).
+        It is the identity where the stride is 1 and the width stays. Elsewhere it is option A, or option B: a 1×1
+        convolution, followed by a norm (V1) or alone (V2).
         """
         if stride == 1 and in_chs == out_chs:
             return nn.Identity()
@@ -62,25 +74,56 @@ class LayerMaker(NamedTuple):
         return nn.Sequential(self.conv1x1(in_chs, out_chs, stride), *([self.norm(out_chs)] if norm else []))
 
 
-class ResidualNet(TimmModel):
-    """3×3 stem, three or four stages with strides 1, 2, 2(, 2), global pooling, a linear classifier.
+def get_norm_layer(norm_layer: Any) -> Callable[..., nn.Module]:
+    """Return a function from a number of channels to a norm.
 
-    Maps images (N, in_chans, H, W), H and W at least 8, to logits (N, num_classes).
+    It is timm's, except that group norm has the greatest common divisor of 32 and the number of channels as its number
+    of groups: timm's 32 groups do not fit the thin networks.
+    """
+    layer = timm_norm_layer(norm_layer)
+    return _group_norm if layer in (GroupNorm, nn.GroupNorm) else layer
+
+
+def _group_norm(chs: int, **dd: Any) -> nn.Module:
+    return GroupNorm(chs, gcd(32, chs), **dd)
+
+
+def add_shortcut(branch: Tensor, shortcut: Tensor) -> Tensor:
+    """Return branch + shortcut, both (N, C, H, W).
+
+    Without gradients the sum takes the memory of `branch`, which makes thin networks a fifth faster. With gradients it
+    must not: a full backward hook turns the output of a module into a view that PyTorch lets nobody change.
+    """
+    if torch.is_grad_enabled():
+        return branch + shortcut
+    return branch.add_(shortcut)
+
+
+class ResidualNet(TimmModel):
+    """A 3×3 stem, three or four stages of residual blocks, global pooling and a linear classifier.
+
+    The stages have the strides 1, 2, 2(, 2). The network maps images (N, in_chans, H, W), H and W at least 8, to
+    logits (N, num_classes).
 
     Args:
         block: 'basic' or 'bottleneck'.
-        layers, widths: residual blocks and base width of each stage, three or four stages.
+        layers: number of residual blocks in each stage; three or four stages.
+        widths: base width of each stage; a bottleneck's output has four times as many channels.
         stem_width: output channels of the stem; None: `widths[0]`.
-        num_classes: 0 leaves the pooled features (N, C).
-        global_pool: any pooling of timm's; '' with num_classes=0 leaves the feature map (N, C, H, W).
-        drop_rate: dropout before the classifier.
-        drop_path_rate: stochastic depth of the last block, growing linearly from 0.
-        act_layer, norm_layer: any that timm knows, by name or as a class.
-        shortcut_type: 'B', projections where the shape changes, or 'A', zero padding without parameters.
-        zero_init_last: start every residual branch at zero.
-        stem_norm, final_norm: norm and activation before and after the stages; `CifarResNet` sets both, `PreActResNet`
-            the first.
-        device, dtype: where and in which type parameters are made.
+        num_classes: number of classes; 0 gives the pooled features (N, C).
+        in_chans: channels of the images.
+        global_pool: any pooling of timm's; '' together with num_classes=0 gives the feature map (N, C, H, W).
+        drop_rate: dropout rate before the classifier.
+        drop_path_rate: stochastic depth rate of the last block; it grows linearly from 0 at the first block.
+        act_layer: any activation of timm's, by name or as a class.
+        norm_layer: any norm of timm's, by name or as a class.
+        shortcut_type: the shortcuts where the shape changes: 'B', 1×1 convolutions, or 'A', zero padding.
+        zero_init_last: initialise the last layer of every residual branch to zero.
+        conv_drop_rate: dropout rate between the convolutions of a block. `PreActResNet` alone has it.
+        stem_norm: norm and activation after the stem. The two families set it.
+        final_norm: norm and activation after the last block. `PreActResNet` alone has it.
+        device: where parameters are made.
+        dtype: type of the parameters.
 
     Raises:
         ValueError: an unknown block or shortcut type, or layers and widths that do not fit each other.
@@ -103,6 +146,7 @@ class ResidualNet(TimmModel):
         norm_layer: str | type[nn.Module] = nn.BatchNorm2d,
         shortcut_type: str = 'B',
         zero_init_last: bool = True,
+        conv_drop_rate: float = 0.0,
         stem_norm: bool = True,
         final_norm: bool = False,
         device: Any = None,
@@ -114,8 +158,12 @@ class ResidualNet(TimmModel):
         if shortcut_type not in ('A', 'B'):
             raise ValueError(f"shortcut_type must be 'A' or 'B', not {shortcut_type!r}")
         if len(layers) != len(widths) or len(layers) not in (3, 4) or min(layers) < 1:
-            raise ValueError(f'three or four stages of at least one block each, not layers={layers}, widths={widths}')
-        make = LayerMaker(shortcut_type, act_layer, get_norm_layer(norm_layer), {'device': device, 'dtype': dtype})
+            raise ValueError(
+                'layers and widths must be of three or four stages with at least one block each, '
+                f'not layers={layers}, widths={widths}'
+            )
+        dd = {'device': device, 'dtype': dtype}
+        make = LayerMaker(shortcut_type, act_layer, get_norm_layer(norm_layer), dd, conv_drop_rate)
         chs = stem_width or widths[0]
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         self.grad_checkpointing = False
@@ -134,14 +182,14 @@ class ResidualNet(TimmModel):
             self.add_module(f'layer{i + 1}', stage)
             self.feature_info.append({'num_chs': chs, 'reduction': 2**i, 'module': f'layer{i + 1}'})
         self.norm = make.norm(chs) if final_norm else nn.Identity()
-        self.act = make.act(inplace=False) if final_norm else nn.Identity()
+        self.act = make.act() if final_norm else nn.Identity()
         self.num_features = chs
         self.global_pool, self.fc = create_classifier(chs, num_classes, global_pool, **make.dd)
         self.head_hidden_size = chs * self.global_pool.feat_mult()
         self.init_weights(zero_init_last)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) to the last feature map, after the final norm where there is one."""
+        """Return the last feature map (N, C, H, W) of images, after the final norm where there is one."""
         x = self.act1(self.bn1(self.conv1(x)))
         if self.grad_checkpointing and not torch.jit.is_scripting():
             x = checkpoint_seq(self._stages(), x, flatten=True)
@@ -149,14 +197,14 @@ class ResidualNet(TimmModel):
             x = self.layer1(x)
             x = self.layer2(x)
             x = self.layer3(x)
-            if hasattr(self, 'layer4'):  # decided when TorchScript compiles; it knows no loop over names
+            if hasattr(self, 'layer4'):  # TorchScript decides this when it compiles; it knows no loop over names
                 x = self.layer4(x)
         return self.act(self.norm(x))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Feature map to logits (N, num_classes), or with `pre_logits` to the pooled features (N, C)."""
+        """Return the logits (N, num_classes) of a feature map, or with `pre_logits` its pooled features (N, C)."""
         x = F.dropout(self.global_pool(x), self.drop_rate, self.training)
         return x if pre_logits else self.fc(x)
 
-    def forward(self, x: Tensor) -> Tensor:  # a string here would survive fx and fail in TorchScript
+    def forward(self, x: Tensor) -> Tensor:  # no docstring here: it would survive fx and fail in TorchScript
         return self.forward_head(self.forward_features(x))

@@ -1,7 +1,7 @@
 """ResNet (V1, post-activation) for small images.
 
 He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, 2015, https://arxiv.org/abs/1512.03385.
-The thin nets are those of its §4.2; the wide ones have the depths and widths of its Table 1 behind a 3×3 stem.
+The thin networks are those of its §4.2. The wide ones have the depths and widths of its Table 1 and a 3×3 stem.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from resnet_hub.models.base import LayerMaker, ResidualNet
+from resnet_hub.models.base import LayerMaker, ResidualNet, add_shortcut
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions, relu(F(x) + shortcut(x)): eq. 1 and 2."""
+    """Two 3×3 convolutions: relu(F(x) + shortcut(x)), equations 1 and 2."""
 
     expansion = 1
     last = 'bn2'
@@ -33,14 +33,13 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         branch = self.bn2(self.conv2(self.act1(self.bn1(self.conv1(x)))))
         branch = self.drop_path(branch)
-        branch += self.downsample(x)  # in place: memory for another map costs a thin net a fifth of its speed
-        return self.act2(branch)
+        return self.act2(add_shortcut(branch, self.downsample(x)))
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3, 1×1 convolutions to four times the width (Figure 5).
+    """1×1, 3×3 and 1×1 convolutions, the last to four times the width (Figure 5).
 
-    The stride sits on the 3×3 convolution: on the first 1×1 it would discard three quarters of its input.
+    The 3×3 convolution has the stride: in the first 1×1 convolution it would discard three quarters of the input.
     """
 
     expansion = 4
@@ -64,14 +63,16 @@ class Bottleneck(nn.Module):
         branch = self.act2(self.bn2(self.conv2(self.act1(self.bn1(self.conv1(x))))))
         branch = self.bn3(self.conv3(branch))
         branch = self.drop_path(branch)
-        branch += self.downsample(x)
-        return self.act3(branch)
+        return self.act3(add_shortcut(branch, self.downsample(x)))
 
 
 class CifarResNet(ResidualNet):
-    """Post-activation: norm and activation after the stem, none after the last block. Arguments: `ResidualNet`."""
+    """ResNet (V1): a norm and an activation follow the stem, none follow the last block.
+
+    The arguments are those of `ResidualNet`.
+    """
 
     blocks: ClassVar[dict[str, Any]] = {'basic': BasicBlock, 'bottleneck': Bottleneck}
 
     def __init__(self, block: str, layers: tuple[int, ...], widths: tuple[int, ...], **kwargs: Any) -> None:
-        super().__init__(block, layers, widths, stem_norm=True, final_norm=False, **kwargs)
+        super().__init__(block, layers, widths, stem_norm=True, final_norm=False, conv_drop_rate=0.0, **kwargs)

@@ -1,4 +1,7 @@
-"""timm's model API: everything that timm asks of a network beyond its forward pass."""
+"""timm's model API: everything that timm asks of a network beyond its forward pass.
+
+All that this package takes from timm's private modules is imported here; `timm.models` does not export it.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ import torch
 from timm.layers import create_classifier, get_device_dtype
 from timm.models import checkpoint_seq
 from timm.models._features import feature_take_indices
+from timm.models._input import update_model_args as update_model_args
 from torch import Tensor, nn
 
 
 class TimmModel(nn.Module):
-    """A network of conv1, bn1, act1, the stages that `feature_info` lists, norm, act, global_pool, fc."""
+    """A network of conv1, bn1, act1, the stages that `feature_info` lists, norm, act, global_pool and fc."""
 
     feature_info: list[dict[str, Any]]  #: the stem, then each stage: num_chs, reduction, module
     num_features: int
@@ -31,21 +35,25 @@ class TimmModel(nn.Module):
 
     @torch.jit.ignore
     def init_weights(self, zero_init_last: bool = True) -> None:
-        """Convolutions from N(0, 2 / fan-out), the last layer of every branch zero; tensors on meta are left alone."""
+        """Initialise the convolutions from N(0, 2 / fan-out), and the last layer of every branch to zero.
+
+        The fan-out rule is that of He et al. 2015, https://arxiv.org/abs/1502.01852. Tensors on the meta device are
+        left alone.
+        """
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
         for module in self.modules():
-            last: Any = getattr(module, getattr(module, 'last', ''), None)  # a block names its branch's last layer
+            last: Any = getattr(module, getattr(module, 'last', ''), None)  # a block has the name of its last layer
             if zero_init_last and getattr(last, 'weight', None) is not None:
                 nn.init.zeros_(last.weight)
 
     @torch.jit.ignore
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """As torch's, but a network on the meta device takes the tensors over instead of losing them.
+        """Load a state dict as PyTorch does; a network on the meta device takes the tensors over.
 
-        What the state dict does not cover (a new head) is then initialised on the CPU. Tensors of a safetensors file
-        stay mapped to it: replace such a file as a whole, as all that write one here do, not its bytes in place.
+        What the state dict does not have (a new classifier) is then initialised on the CPU. Tensors that come from a
+        safetensors file stay mapped to this file: replace it as a whole, do not change its bytes in place.
         """
         own = self.state_dict()
         if not any(tensor.is_meta for tensor in own.values()):
@@ -59,21 +67,31 @@ class TimmModel(nn.Module):
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Parameter groups for layer-wise learning rates: the stem, then each stage (coarse) or block."""
+        """Return the patterns of parameter groups, for layer-wise learning rates: the stem, then each block or stage.
+
+        Args:
+            coarse: a group for each stage, not for each block.
+        """
         blocks = r'^layer(\d+)' if coarse else [(r'^layer(\d+)\.(\d+)', None), (r'^norm', (99999,))]
         return {'stem': r'^conv1|^bn1', 'blocks': blocks}
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block's activations in the backward pass instead of keeping them."""
+        """Compute the activations of each block again in the backward pass, which saves memory, or keep them."""
         self.grad_checkpointing = enable
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
+        """Return the classifier, an identity where there is none."""
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier by a fresh one; 0 classes leave the pooled features."""
+        """Replace the classifier by a new one.
+
+        Args:
+            num_classes: number of classes; 0 gives the pooled features.
+            global_pool: any pooling of timm's; None keeps the present one.
+        """
         self.num_classes = num_classes
         pool = self.global_pool.pool_type if global_pool is None else global_pool
         self.global_pool, self.fc = create_classifier(self.num_features, num_classes, pool, **get_device_dtype(self))
@@ -93,10 +111,19 @@ class TimmModel(nn.Module):
         output_fmt: str = 'NCHW',
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Feature maps of the stem (index 0) and the stages (1 …): the last n if `indices` is an int, all if None.
+        """Return feature maps (N, C, H, W) of the stem and of the stages.
 
-        `norm` applies the final norm and activation to the last stage's map; `stop_early` runs no stage after the
-        last one asked for. Returns (features as of `forward_features`, maps), or the maps alone.
+        Args:
+            x: images (N, in_chans, H, W).
+            indices: which maps: 0 is the stem's, 1 that of the first stage, negative ones count from the end; an int n
+                stands for the last n, None for all.
+            norm: apply the final norm and activation to the map of the last stage.
+            stop_early: do not run the stages after the last one asked for.
+            output_fmt: only 'NCHW'.
+            intermediates_only: return the list of maps alone.
+
+        Returns:
+            What `forward_features` returns, and the list of maps.
         """
         if output_fmt != 'NCHW':
             raise ValueError(f"output_fmt must be 'NCHW', not {output_fmt!r}")
@@ -115,7 +142,16 @@ class TimmModel(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop what the feature maps at `indices` do not need; returns the indices kept."""
+        """Remove what the feature maps at `indices` do not need.
+
+        Args:
+            indices: as in `forward_intermediates`.
+            prune_norm: remove the final norm, even where the last stage stays.
+            prune_head: remove the classifier, even where the last stage stays.
+
+        Returns:
+            The indices, counted from the start.
+        """
         take, last = feature_take_indices(len(self.feature_info), indices)
         pruned = self.feature_info[last + 1 :]
         for info in pruned:

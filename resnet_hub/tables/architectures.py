@@ -1,8 +1,12 @@
-"""Every architecture by its name."""
+"""All families and all architectures, by name."""
 
 from __future__ import annotations
 
 from resnet_hub.tables import cifar_resnet, preact_resnet
-from resnet_hub.tables.family import Architecture
+from resnet_hub.tables.family import Architecture, Family
 
-ARCHITECTURES: dict[str, Architecture] = {**cifar_resnet.ARCHITECTURES, **preact_resnet.ARCHITECTURES}
+#: A new family is a module here, one of the same name in `resnet_hub.models`, and an entry in this line.
+_TABLES = (cifar_resnet, preact_resnet)
+
+FAMILIES: dict[str, Family] = {table.FAMILY.name: table.FAMILY for table in _TABLES}
+ARCHITECTURES: dict[str, Architecture] = {name: row for table in _TABLES for name, row in table.ARCHITECTURES.items()}

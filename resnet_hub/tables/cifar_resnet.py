@@ -1,7 +1,7 @@
 """The table of ResNet (V1) architectures.
 
 He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, 2015, https://arxiv.org/abs/1512.03385.
-timm groups models by the name of the module that its entrypoints belong to, which is this one.
+The entrypoints belong to this module, because timm groups models by the name of their entrypoint's module.
 """
 
 from __future__ import annotations

@@ -8,12 +8,18 @@ from typing import Any, NamedTuple
 
 
 class Family(NamedTuple):
-    """What the architectures of one table share."""
+    """What the architectures of one table have in common."""
 
-    name: str  #: of the table's module, by which timm groups models
-    network: str  #: class in `resnet_hub.models`
+    name: str  #: of its modules in `resnet_hub.tables` and `resnet_hub.models`; timm groups models by it
+    network: str  #: class in `resnet_hub.models.<name>`
     title: str
-    norm_first: bool  #: norm and activation before each convolution, so that a final norm is possible (V2)
+    norm_first: bool  #: a norm and an activation come before each convolution, not after it (V2)
+    arguments: Mapping[str, str] = MappingProxyType({})  #: arguments that other families lack, with their help texts
+
+    @property
+    def has_final_norm(self) -> bool:
+        """Whether a norm may follow the last block, as the argument `final_norm` says."""
+        return 'final_norm' in self.arguments
 
 
 class Architecture(NamedTuple):
@@ -21,19 +27,27 @@ class Architecture(NamedTuple):
 
     family: Family
     block: str  #: 'basic' or 'bottleneck'
-    layers: tuple[int, ...]  #: residual blocks in each stage
+    layers: tuple[int, ...]  #: number of residual blocks in each stage
     widths: tuple[int, ...]  #: base width of each stage; a bottleneck's output is four times as wide
-    params: int  #: parameters with 10 classes and 3 input channels
+    params: int  #: number of parameters with 10 classes and 3 input channels
     paper: str
     args: Mapping[str, Any] = MappingProxyType({})  #: further arguments of the network
 
     def model_args(self) -> dict[str, Any]:
+        """Return the arguments of the network's class."""
         return {'block': self.block, 'layers': self.layers, 'widths': self.widths, **self.args}
 
     def pretrained_cfg(
         self, mean: tuple[float, ...], std: tuple[float, ...], layers: tuple[int, ...] | None = None, **fields: Any
     ) -> dict[str, Any]:
-        """The fields of timm's `PretrainedCfg` that all our networks share; `layers` where they are not the row's."""
+        """Return the fields of timm's `PretrainedCfg`.
+
+        Args:
+            mean: subtracted from the pixels, scaled to 0 … 1; one value for each channel.
+            std: what they are then divided by.
+            layers: blocks of each stage, where a network has others than this row.
+            fields: further fields, in place of ours where they have the same name.
+        """
         return {
             'input_size': (3, 32, 32),
             'pool_size': (2 ** (6 - len(layers or self.layers)),) * 2,

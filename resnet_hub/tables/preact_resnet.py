@@ -1,8 +1,8 @@
-"""The table of PreActResNet (V2) architectures and of wide residual nets.
+"""The table of PreActResNet (V2) architectures and of wide residual networks.
 
 He, Zhang, Ren, Sun: Identity Mappings in Deep Residual Networks, 2016, https://arxiv.org/abs/1603.05027.
 Zagoruyko, Komodakis: Wide Residual Networks, 2016, https://arxiv.org/abs/1605.07146.
-timm groups models by the name of the module that its entrypoints belong to, which is this one.
+The entrypoints belong to this module, because timm groups models by the name of their entrypoint's module.
 """
 
 from __future__ import annotations
@@ -11,7 +11,16 @@ from functools import partial
 
 from resnet_hub.tables.family import Architecture, Family
 
-FAMILY = Family('preact_resnet', 'PreActResNet', 'pre-activation ResNet (V2)', norm_first=True)
+FAMILY = Family(
+    'preact_resnet',
+    'PreActResNet',
+    'pre-activation ResNet (V2)',
+    norm_first=True,
+    arguments={
+        'final_norm': 'norm and activation after the last block.',
+        'conv_drop_rate': 'dropout rate between the convolutions of a block.',
+    },
+)
 _row = partial(Architecture, FAMILY)
 
 

@@ -195,8 +195,36 @@ def test_half_precision(name, options, dtype, error, device):
     fast = optimize(model, dtype=dtype)
     with torch.no_grad():
         exact, logits = model(x), fast(x)
-    assert logits.dtype == dtype and {m.weight.dtype for m in fast.modules() if isinstance(m, nn.Conv2d)} == {dtype}
+    assert logits.dtype == torch.float32 and {m.weight.dtype for m in fast.modules() if isinstance(m, nn.Conv2d)} == {
+        dtype
+    }
     assert 0 < (logits.float() - exact).norm() / exact.norm() < error
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_probabilities_are_not_in_low_precision(dtype):
+    """Softmax of the answer tells apart what the half precision type rounds to 1."""
+    model = lively('cifar_resnet8')
+    with torch.no_grad():
+        model.fc.weight.mul_(3)
+    fast, x = optimize(model, dtype=dtype), images(200, 3, 32, 32)
+    confident = fast(x).softmax(1).amax(1)
+    assert confident.dtype == torch.float32
+    assert (confident[confident.to(dtype) == 1] < 1).sum() > 10
+    features = optimize(lively('cifar_resnet8', features_only=True), dtype=dtype)(x)
+    assert len(features) == 4
+    assert all(not feature.requires_grad for feature in features)
+
+
+def test_by_name():
+    from resnet_hub import load_model
+
+    x = images(2, 3, 32, 32)
+    assert_same(load_model('cifar_resnet20.cifar10', 'cpu'), optimize('cifar_resnet20.cifar10').cpu(), x)
+    with pytest.raises(InputError, match='did you mean cifar_resnet20'):
+        optimize('cifar_resnet21')
+    with pytest.raises(InputError, match=r'a network \(torch.nn.Module\) or its name is needed, not int'):
+        optimize(3)
 
 
 @pytest.fixture(scope='module')

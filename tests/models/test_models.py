@@ -1,10 +1,14 @@
 """The networks against their papers' equations, and the shortcut rule shape by shape."""
 
+import copy
+from functools import partial
 from itertools import product
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
+from timm.layers import GroupNorm
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -381,3 +385,105 @@ def test_dropout_is_before_the_classifier_and_in_training_only(family):
         seen = dropping.forward_head(features, pre_logits=True)
     assert torch.equal(seen, torch.where(seen == 0, seen, 2 * whole))
     assert 0.4 < (seen[whole != 0] == 0).double().mean() < 0.6
+
+
+# Hooks
+
+
+@pytest.mark.parametrize('net', [n for n in OPTIONS if n.layers == (2, 1, 2)], ids=str)
+def test_hooks_on_every_module(net):
+    """They are called, and change neither logits nor gradients; what a forward hook sees is not changed later."""
+    plain = build(net, drop_path_rate=0.2, **({'conv_drop_rate': 0.2} if net.family == 'v2' else {})).train()
+    hooked = copy.deepcopy(plain)
+    called, outputs = set(), []
+    for name, module in hooked.named_modules():
+        module.register_full_backward_pre_hook(lambda m, grads, name=name: called.add(f'{name} before'))
+        module.register_full_backward_hook(lambda m, ins, outs, name=name: called.add(f'{name} after'))
+        module.register_forward_hook(lambda m, args, out: outputs.append((out, out.detach().clone())))
+    for model in (plain, hooked):
+        torch.manual_seed(0)
+        model(images(2, 3, 16, 16).requires_grad_()).square().sum().backward()
+    ran = {name for name, module in hooked.named_modules()}
+    assert called == {f'{name} {when}' for name in ran for when in ('before', 'after')}
+    assert all(torch.equal(out, copied) for out, copied in outputs)
+    for a, b in zip(plain.parameters(), hooked.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad)
+
+
+@pytest.mark.parametrize('net', [n for n in OPTIONS if n.layers == (2, 1, 2)], ids=str)
+def test_without_gradients_the_logits_are_the_same(net):
+    model, x = build(net), images(2, 3, 16, 16)
+    before, logits = x.clone(), model(x)
+    for context in (torch.no_grad, torch.inference_mode):
+        with context():
+            assert torch.equal(model(x), logits)
+            assert torch.equal(x, before)
+
+
+# Dropout inside a block, and group norm
+
+
+@pytest.mark.parametrize('block', [PreActBasicBlock, PreActBottleneck])
+@pytest.mark.parametrize('shape', [(8, 2, 1), (8, 9, 2)], ids=str)
+def test_dropout_between_the_convolutions(block, shape):
+    """Norm, activation, dropout, convolution, for each convolution but the first (Zagoruyko and Komodakis, 2.4)."""
+    make = LayerMaker('B', nn.ReLU, nn.BatchNorm2d, {'dtype': torch.float64}, 0.4)
+    net = randomise(block(*shape, 0.0, make)).train()
+    x = images(3, shape[0], 6, 6)
+    convs = [net.conv1, net.conv2] + ([net.conv3] if block is PreActBottleneck else [])
+    norms = [net.bn1, net.bn2] + ([net.bn3] if block is PreActBottleneck else [])
+    torch.manual_seed(0)
+    h = x
+    for i, (norm, conv) in enumerate(zip(norms, convs, strict=True)):
+        mean, var = h.mean((0, 2, 3), keepdim=True), h.var((0, 2, 3), correction=0, keepdim=True)
+        scale, shift = norm.weight[:, None, None], norm.bias[:, None, None]
+        h = ((h - mean) / (var + norm.eps).sqrt() * scale + shift).clamp(min=0)
+        if i == 0:
+            activated = h
+        else:
+            h = h * torch.empty_like(h).bernoulli_(0.6) / 0.6
+        h = F.conv2d(h, conv.weight, None, conv.stride, conv.padding)
+    projection = getattr(net.downsample, '0', None)  # an identity has none
+    shortcut = F.conv2d(activated, projection.weight, None, shape[2]) if projection else x
+    torch.manual_seed(0)
+    torch.testing.assert_close(net(x), h + shortcut)
+
+
+@pytest.mark.parametrize('name', ['wide_resnet16_2', 'preact_resnet164', 'preact_resnet18'])
+def test_dropout_acts_in_training_alone(name):
+    plain = timm.create_model(name, zero_init_last=False)
+    dropping = timm.create_model(name, conv_drop_rate=0.3)
+    dropping.load_state_dict(plain.state_dict())
+    assert not [m for m in plain.modules() if isinstance(m, nn.Dropout)]
+    row = ARCHITECTURES[name]
+    drops = [m.p for m in dropping.modules() if isinstance(m, nn.Dropout)]
+    assert drops == [0.3] * sum(row.layers) * (1 if row.block == 'basic' else 2)
+    x = images(2, 3, 8, 8).float()
+    with torch.no_grad():
+        assert torch.equal(plain.eval()(x), dropping.eval()(x))
+        dropping.train()
+        assert not torch.equal(dropping(x), dropping(x))
+
+
+@pytest.mark.parametrize('argument', ['conv_drop_rate', 'final_norm'])
+def test_arguments_that_v1_does_not_have(argument):
+    with pytest.raises(TypeError, match=argument):
+        CifarResNet('basic', (1, 1, 1), (8, 16, 32), **{argument: 0.3})
+
+
+@pytest.mark.parametrize('norm_layer', ['groupnorm', 'group_norm', GroupNorm, nn.GroupNorm])
+@pytest.mark.parametrize('name', ARCHITECTURES)
+def test_group_norm_fits_every_width(name, norm_layer):
+    layers = (1,) * len(ARCHITECTURES[name].layers)
+    model = timm.create_model(name, norm_layer=norm_layer, layers=layers, device='meta')
+    norms = [m for m in model.modules() if isinstance(m, nn.GroupNorm)]
+    assert {m.num_channels for m in norms} >= set(ARCHITECTURES[name].widths)
+    assert all(m.num_groups == (32 if m.num_channels % 32 == 0 else 16) for m in norms)
+    assert not [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def test_ones_own_number_of_groups_is_kept():
+    for norm_layer, groups in ((partial(GroupNorm, num_groups=8), 8), ('groupnorm1', 1)):
+        model = timm.create_model('cifar_resnet8', norm_layer=norm_layer)
+        assert {m.num_groups for m in model.modules() if isinstance(m, nn.GroupNorm)} == {groups}
+        assert model(images(2, 3, 8, 8).float()).isfinite().all()

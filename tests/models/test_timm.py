@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 import sys
 
@@ -15,7 +16,8 @@ from torch import nn
 from resnet_hub.models import network_class
 from resnet_hub.models.base import PadShortcut
 from resnet_hub.tables.architectures import ARCHITECTURES
-from resnet_hub.tables.weights import WEIGHTS, tags, weights_file
+from resnet_hub.tables.weights import OWNER, WEIGHTS, tags, weights_file
+from tests.conftest import ROOT
 from tests.oracles import randomise
 
 BUNDLED = [name for name, row in WEIGHTS.items() if row.url is None]
@@ -656,6 +658,31 @@ def test_catalog_rows(name):
     assert (cfg['mean'], cfg['std']) == (row.mean or row.data.mean, row.std or row.data.std)
 
 
+def test_cfgs_say_where_weights_are_in_fields_that_timm_reads():
+    """timm takes a url for an address of HTTP alone; for the Hub it has a field of its own."""
+    for name, row in WEIGHTS.items():
+        cfg = get_pretrained_cfg(name)
+        found = {key: getattr(cfg, key) for key in ('url', 'file', 'hf_hub_id') if getattr(cfg, key)}
+        if row.repo_id:
+            assert found == {'hf_hub_id': f'{OWNER}/{name}'}
+        elif row.url:
+            assert found == {'url': row.url}
+            assert row.url.startswith('https://')
+        else:
+            assert found == {'file': str(weights_file(name))}
+        assert timm.models.is_model_pretrained(name)
+
+
+@pytest.mark.parametrize('key', ['file', 'url'])
+def test_ones_own_weights_go_past_those_on_the_hub(key, tmp_path):
+    name = next(name for name, row in WEIGHTS.items() if row.repo_id)
+    model = randomise(timm.create_model(name))
+    torch.save(model.state_dict(), tmp_path / 'own.pth')
+    own = str(tmp_path / 'own.pth') if key == 'file' else (tmp_path / 'own.pth').as_uri()
+    options = {'cache_dir': tmp_path, 'pretrained_cfg_overlay': {key: own}}
+    assert_loaded(timm.create_model(name, pretrained=True, **options), model.state_dict())
+
+
 def test_ones_own_file_goes_past_a_row(tmp_path):
     """No download, whatever the row says; its arguments stay. Nor is there one for tensors at hand."""
     name = next(name for name, row in WEIGHTS.items() if row.url and row.model_args == {'shortcut_type': 'A'})
@@ -666,3 +693,9 @@ def test_ones_own_file_goes_past_a_row(tmp_path):
         assert_loaded(own, model.state_dict())
     timm.models.save_for_hf(own, str(tmp_path / 'out'), safe_serialization=True)  # writes the row's arguments
     assert_loaded(timm.create_model(f'local-dir:{tmp_path}/out', pretrained=True), model.state_dict())
+
+
+def test_private_names_of_timm_are_imported_in_one_place():
+    """`test_forward_intermediates` and `test_save_for_hf_and_back` fail if timm changes what they do."""
+    files = {path for path in (ROOT / 'resnet_hub').rglob('*.py') if re.search(r'timm[.\w]*\._', path.read_text())}
+    assert files == {ROOT / 'resnet_hub' / 'models' / 'timm_api.py'}

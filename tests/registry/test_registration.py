@@ -16,6 +16,13 @@ assert len(names) == len(set(names)) == {len(ARCHITECTURES)}, names
 assert type(create_model('preact_resnet20', device='meta')).__name__ == 'PreActResNet'
 assert not [finder for finder in sys.meta_path if type(finder).__module__.startswith('resnet_hub')]
 """
+#: registration imports no network; making one does
+NO_NETWORK = """
+import sys
+import timm
+assert timm.is_model('cifar_resnet20') and timm.list_pretrained('cifar_resnet20*')
+assert not [name for name in sys.modules if name.startswith('resnet_hub.models')]
+"""
 ABSENT = """
 import sys
 import timm
@@ -33,6 +40,7 @@ import sys
 import resnet_hub
 {'import resnet_hub.cli' if importlib.util.find_spec('resnet_hub.cli') else ''}
 assert not {{'torch', 'timm', 'numpy', 'huggingface_hub', 'safetensors'}} & sys.modules.keys()
+assert not [name for name in dir(resnet_hub) if name.startswith('_') and name != '__version__'], dir(resnet_hub)
 """
 
 
@@ -44,6 +52,7 @@ assert not {{'torch', 'timm', 'numpy', 'huggingface_hub', 'safetensors'}} & sys.
         ('from timm.models import create_model', ['-W', 'error']),
         ('import timm.layers', ['-W', 'error']),
         (LIGHT + 'import timm', ['-W', 'error']),
+        (NO_NETWORK, []),
         # from here on, modules of our own are what imports timm, each from the middle of its imports
         ('from resnet_hub import PreActResNet', []),
         ('import resnet_hub.registry', []),
@@ -99,3 +108,106 @@ assert timm.is_model('cifar_resnet32')
 """,
         RESNET_HUB_AUTOLOAD='0',
     )
+
+
+def test_finding_the_module_without_running_it(run_python):
+    """As package scanners do. The loader answers what its own one answers, and the models still come later."""
+    run_python(
+        f"""
+import copy, importlib.util, inspect, pickle, sys
+import resnet_hub
+spec = importlib.util.find_spec('timm.models')
+assert spec.loader.get_filename('timm.models') == spec.origin
+assert 'create_model' in spec.loader.get_source('timm.models')
+assert copy.deepcopy(spec).loader.is_package('timm.models')
+assert pickle.loads(pickle.dumps(spec.loader)).get_filename('timm.models') == spec.origin
+module = importlib.util.module_from_spec(spec)
+assert 'resnet_hub.registry' not in sys.modules
+{CHECK}
+import timm.models
+for loader in (timm.models.__loader__, timm.models.__spec__.loader):
+    assert type(loader).__module__.startswith(('importlib', '_frozen_importlib')), loader
+assert inspect.getsource(timm.models)
+""",
+        **{'TORCH_DEVICE_BACKEND_AUTOLOAD': '0'},
+    )
+
+
+def test_reload(run_python):
+    """Of timm's module and of ours: the models stay, once."""
+    run_python(
+        f"""
+import importlib
+import resnet_hub
+importlib.reload(resnet_hub)
+{CHECK}
+import timm.models
+importlib.reload(timm.models)
+importlib.reload(resnet_hub)
+{CHECK}
+"""
+    )
+
+
+def test_an_import_of_timm_that_fails_can_be_repeated(run_python):
+    run_python(
+        f"""
+import sys
+import resnet_hub
+sys.modules['timm.layers'] = None
+try:
+    import timm
+except ImportError:
+    del sys.modules['timm.layers']
+{CHECK}
+""",
+        **{'TORCH_DEVICE_BACKEND_AUTOLOAD': '0'},
+    )
+
+
+def test_threads_that_import(run_python):
+    """The finder leaves while another thread walks along the finders, which then must not miss one."""
+    run_python(
+        f"""
+import sys, threading
+import torch, resnet_hub
+name = next(name for name in sys.builtin_module_names if name not in sys.modules and name != '__main__')
+
+class Meanwhile:
+    def find_spec(fullname, path, target=None):
+        if fullname == name:
+            thread = threading.Thread(target=__import__, args=('timm',))
+            thread.start()
+            thread.join()
+
+sys.meta_path.insert(1, Meanwhile)
+__import__(name)
+{CHECK}
+"""
+    )
+
+
+def test_threads_that_import_timm_and_us_at_once(run_python):
+    done = run_python(
+        f"""
+import importlib, threading
+names = ['timm', 'resnet_hub.registry', 'timm.models', 'resnet_hub.checkpoints.folder'] * 2
+start, errors = threading.Barrier(len(names)), []
+
+def work(name):
+    start.wait()
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        errors.append((name, error))
+
+threads = [threading.Thread(target=work, args=(name,)) for name in names]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert not errors, errors
+{CHECK}
+"""
+    )
+    assert 'could not register' not in done.stderr

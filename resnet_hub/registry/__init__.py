@@ -1,0 +1,11 @@
+"""From the tables to timm's registry and to torch.hub. Importing this package registers the models with timm."""
+
+from __future__ import annotations
+
+from resnet_hub.registry.entrypoints import register
+from resnet_hub.registry.loading import load_model, resolve_model
+from resnet_hub.registry.torch_hub import hub_entrypoint
+
+__all__ = ['hub_entrypoint', 'load_model', 'register', 'resolve_model']
+
+register()

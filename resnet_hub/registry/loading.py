@@ -1,0 +1,107 @@
+"""Load a network by its name."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import timm
+from safetensors import SafetensorError
+from torch import nn
+
+from resnet_hub.runtimes.exported import load_exported
+from resnet_hub.runtimes.formats import format_of
+from resnet_hub.tables.weights import WEIGHTS
+from resnet_hub.utils.distributed import choose_device
+from resnet_hub.utils.errors import InputError, ResnetHubError, did_you_mean
+
+
+def resolve_model(model: nn.Module | str | Path, device: str | None = None) -> nn.Module:
+    """Return a network as it is, or the one that a name stands for, see `load_model`.
+
+    Raises:
+        InputError: neither a network nor a name.
+    """
+    if isinstance(model, nn.Module):
+        return model
+    if isinstance(model, str | Path):
+        return load_model(str(model), device)
+    raise InputError(f'a network (torch.nn.Module) or its name is needed, not {type(model).__name__}')
+
+
+def load_model(name: str, device: str | None = None, backend: str | None = None) -> nn.Module:
+    """Load a network with its weights, in evaluation mode, by any name that timm takes.
+
+    Args:
+        name: 'cifar_resnet20', 'cifar_resnet20.cifar10', 'hf-hub:OWNER/NAME', 'local-dir:FOLDER', or any other model
+            of timm's; or the path of an exported file, which becomes an `ExportedNetwork`.
+        device: where it is to run; None takes a GPU where there is one. An exported file runs on the processor.
+        backend: the runtime of an exported file; None takes the default of its format.
+
+    Raises:
+        InputError: there is no such model or device, it has no weights, or its config.json makes no network.
+        ResnetHubError: the weights cannot be had, or do not fit the network.
+    """
+    if not isinstance(name, str):
+        raise InputError(f'the name of a model is needed, not {type(name).__name__}')
+    if format_of(name):
+        return load_exported(name, backend)
+    if backend:
+        raise InputError(f'{name} is not an exported file, so that it has no backend: leave backend out')
+    if ':' not in name:
+        _check_name(name)
+    if name.startswith('local-dir:'):
+        from resnet_hub.checkpoints.folder import check_folder
+
+        check_folder(name.removeprefix('local-dir:'))
+    where = choose_device(device)
+    try:
+        model = timm.create_model(name, pretrained=True)
+    except ResnetHubError:
+        raise
+    except Exception as error:
+        explained = _explain(name, error)
+        if explained is None:
+            raise
+        raise explained from error
+    return model.to(where).eval()
+
+
+def _check_name(name: str) -> None:
+    """Check that timm has a model with weights of this name."""
+    architecture, _, tag = name.partition('.')
+    near = did_you_mean(name, {*WEIGHTS, *timm.list_models()}) or '; resnet-hub list shows all names'
+    if not timm.is_model(architecture):
+        raise InputError(f'unknown model {name!r}{near}')
+    if tag and name not in timm.list_models(f'{architecture}.*', include_tags=True):
+        raise InputError(f'{architecture} has no weights {tag!r}{near}')
+    if not timm.is_model_pretrained(name):
+        raise InputError(f'{name} has no pretrained weights; those that have: resnet-hub list --pretrained')
+
+
+def _explain(name: str, error: Exception) -> ResnetHubError | None:
+    """Return the error to show where files, the network or a foreign config are to blame; None for a bug."""
+    from resnet_hub.utils.hub_client import is_network
+
+    reason = ' '.join(str(error).split())
+    if isinstance(error, FileNotFoundError):
+        return InputError(f'{name}: {reason}')
+    if isinstance(error, OSError | SafetensorError | pickle.UnpicklingError) or is_network(error):
+        return ResnetHubError(f'{name}: {reason}')
+    if ':' in name and not _config_makes_a_network(name):
+        if isinstance(error, KeyError) and error.args == ('architecture',):
+            reason = 'its config.json names no architecture, so that it is not a model that timm can load'
+        elif not isinstance(error, ValueError):
+            reason = f'{type(error).__name__}: {reason}'
+        return InputError(f'{name}: {reason}')
+    misfit = type(error) is RuntimeError  # PyTorch and timm raise it where weights are missing or do not fit
+    return ResnetHubError(f'{name}: {reason}') if misfit else None
+
+
+def _config_makes_a_network(name: str) -> bool:
+    """Whether the config.json of a folder or repository is not what failed: a network without weights can be built."""
+    try:
+        timm.create_model(name, pretrained=False)
+    except Exception:
+        return False
+    return True
