@@ -1,11 +1,12 @@
-"""How a file is refused: in one line that names the tensor, what it shows and what to do."""
+"""How a file is refused: in one line that names the tensor, what it shows, and what to do."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
-from resnet_hub.checkpoints import layouts
+from resnet_hub.checkpoints.vocabulary import OTHER_NETWORKS
 from resnet_hub.utils.errors import InputError
 
 OTHER = 'it is of another network than ours; use it with the code that trained it'
@@ -17,22 +18,30 @@ def refuse(message: str) -> NoReturn:
 
 
 def show(key: object) -> str:
-    """A name out of a file, short and on one line."""
+    """Return a name out of a file, short and on one line."""
     text = str(key)
     text = text if text.isprintable() else ascii(text)
     return text if len(text) <= 90 else f'{text[:60]}…{text[-25:]}'
 
 
-def refuse_tensor(key: str, detail: str = '') -> NoReturn:
-    """Refuse a tensor that no network of ours has, and say what it hints at."""
-    key = key.lstrip('.')
-    hint = next((what for pattern, what in layouts.OTHER_NETWORKS if re.search(pattern, key)), 'an unknown layer')
-    refuse(f'{show(key)}{detail} belongs to no network of ours; it shows {hint}: {OTHER}')
+def find_hint(key: str) -> str:
+    """Return what the name of a tensor says about its network; '' if nothing."""
+    return next((what for pattern, what in OTHER_NETWORKS if re.search(pattern, key)), '')
 
 
-def refuse_shape(key: str, found: Any, expected: str, grouped: bool = False) -> NoReturn:
-    found = tuple(found)
-    hint = ''
-    if grouped and len(found) == 4 and f'({found[0]}, ' in expected and f', {found[2]}, {found[3]})' in expected:
+def refuse_tensor(key: str, shape: Sequence[int], where: str = 'any network of ours') -> NoReturn:
+    """Refuse a tensor that no network of ours has, and say what it shows."""
+    hint = find_hint(key) or 'an unknown layer'
+    refuse(f'{show(key)} of shape {tuple(shape)} has no place in {where}; it shows {hint}: {OTHER}')
+
+
+def refuse_shape(key: str, found: Sequence[int], expected: Sequence[int]) -> NoReturn:
+    """Refuse a tensor that has another shape than its place in the network."""
+    found, expected, hint = tuple(found), tuple(expected), ''
+    if found[2:] == (7, 7):
+        hint = ' (an ImageNet ResNet?)'
+    elif len(found) == 4 and found[0] == expected[0] and found[2:] == expected[2:]:
         hint = ' (a grouped convolution, as in ResNeXt, or pruned channels?)'
+    elif len(found) == 2 and found[0] == expected[0]:
+        hint = ' (another pooling, or an unknown layer before the classifier?)'
     refuse(f'{show(key)} has shape {found}, where {expected} was expected{hint}: {OTHER}')

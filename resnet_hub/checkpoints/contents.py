@@ -1,0 +1,93 @@
+"""Find the network in a file: its state dict among containers, optimisers, averages and other networks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, NoReturn
+
+from torch import Tensor
+
+from resnet_hub.checkpoints.refusal import OTHER, find_hint, refuse, show
+from resnet_hub.checkpoints.vocabulary import IGNORED, parse_block
+
+
+class StateDict(NamedTuple):
+    """The tensors of one network in a file."""
+
+    name: str  #: containers and prefix, joined by dots; what `--key` takes
+    prefix: str  #: what stands before the names of the residual blocks
+    tensors: dict[str, Tensor]
+
+
+def find_state_dict(tree: Any, key: str | None = None) -> tuple[StateDict, dict[str, str]]:
+    """Return the one network of a file, or the one that `key` names, and the tensors beside it with what they are.
+
+    Raises:
+        InputError: the file holds no residual network, several without a `key`, or none of that name.
+    """
+    mappings: list[tuple[str, dict[str, Tensor]]] = []
+    beside = {}
+    for path, tensors in _mappings(tree):
+        ignored = {name: why for name in tensors for row, why in IGNORED.items() if re.fullmatch(row, name)}
+        beside.update({f'{path}.{name}'.lstrip('.'): why for name, why in ignored.items()})
+        mappings.append((path, {name: tensor for name, tensor in tensors.items() if name not in ignored}))
+    networks = [network for path, mapping in mappings for network in _networks(path, mapping)]
+    listed = ', '.join(repr(show(item.name)) for item in networks[:9])
+    if key is not None:
+        exact = [item for item in networks if item.name == key]
+        networks = exact or [item for item in networks if f'.{item.name}.'.startswith(f'.{key}.')]
+        if not networks:
+            refuse(f'no network {key!r} in the file; give one of: {listed or "none"}')
+        listed = ', '.join(repr(show(item.name)) for item in networks[:9])
+    if not networks:
+        _refuse_unknown([name for _, mapping in mappings for name in mapping])
+    if len(networks) > 1:
+        refuse(f'the file holds {len(networks)} networks, {listed}: choose one with --key')
+    inside = {id(tensor) for tensor in networks[0].tensors.values()}
+    for path, mapping in mappings:
+        names = [name for name, tensor in mapping.items() if id(tensor) not in inside]
+        beside.update({f'{path}.{name}'.lstrip('.'): 'outside of the network' for name in names})
+    return networks[0], beside
+
+
+def _mappings(tree: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield every mapping that holds tensors under strings, with the dotted path to it, except those of optimisers."""
+    seen: set[int] = set()
+    stack: list[tuple[str, Any]] = [('', tree)]
+    while stack:
+        path, node = stack.pop()
+        if id(node) in seen or not isinstance(node, (Mapping, list, tuple)):
+            continue
+        seen.add(id(node))
+        if isinstance(node, Mapping) and 'param_groups' in node:
+            continue
+        items = list(node.items() if isinstance(node, Mapping) else enumerate(node))
+        tensors = {k: v.detach() for k, v in items if isinstance(k, str) and isinstance(v, Tensor)}
+        if tensors:
+            yield path, tensors
+        stack.extend((f'{path}.{k}'.lstrip('.'), v) for k, v in reversed(items) if isinstance(k, (str, int)))
+
+
+def _networks(path: str, tensors: dict[str, Tensor]) -> Iterator[StateDict]:
+    """Yield the networks of one mapping: one for every prefix that has residual blocks behind it."""
+    places = [parse_block(key.rpartition('.')[0]) for key, tensor in tensors.items() if tensor.ndim == 4]
+    prefixes = sorted({place.prefix for place in places if place})
+    for prefix in prefixes:
+        longer = tuple(other for other in prefixes if len(other) > len(prefix))
+        own = {key: tensor for key, tensor in tensors.items() if not key.startswith(longer)}
+        if len(prefixes) > 1:  # what belongs to none of several networks is left out
+            own = {key: tensor for key, tensor in own.items() if key.startswith(prefix)}
+        yield StateDict('.'.join(filter(None, (path, prefix.rstrip('.')))), prefix, own)
+
+
+def _refuse_unknown(names: list[str]) -> NoReturn:
+    if not names:
+        refuse('no tensors in the file: give a checkpoint with a state dict in it')
+    found = next((name for name in names if find_hint(name)), None)
+    if found:
+        refuse(
+            f'no residual blocks among the {len(names)} tensors, and {show(found)} shows {find_hint(found)}: {OTHER}'
+        )
+    listed = ', '.join(show(name) for name in names[:3])
+    refuse(f'no residual blocks among the {len(names)} tensors ({listed} …): {OTHER}')

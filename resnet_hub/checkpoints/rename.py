@@ -1,0 +1,186 @@
+"""Rename the keys of a checkpoint to native names, by the vocabulary and the kinds of its layers.
+
+A tensor that the vocabulary does not know keeps its name behind a '?', so that it fits no network.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from itertools import chain
+from typing import NamedTuple
+
+from torch import Tensor
+
+from resnet_hub.checkpoints.network import FAMILIES
+from resnet_hub.checkpoints.refusal import INCOMPLETE, OTHER, refuse, refuse_shape, show
+from resnet_hub.checkpoints.vocabulary import (
+    CLASSIFIER,
+    FINAL_NORM,
+    FROM_2,
+    STEM,
+    STEM_NORM,
+    Place,
+    parse_block,
+    without_wrappers,
+)
+from resnet_hub.tables.family import Family
+
+UNKNOWN = '?'
+#: a branch that is an nn.Sequential: its convolutions and norms by their numbers in it
+_SEQUENCE = {'conv': {0: 1, 3: 2, 6: 3}, 'norm': {1: 1, 4: 2, 7: 3}}
+
+
+class Renamed(NamedTuple):
+    """A state dict under native names."""
+
+    family: Family
+    tensors: dict[str, Tensor]
+    sources: dict[str, str]  #: native key: key in the source
+
+
+class _Layer(NamedTuple):
+    """The tensors of one module of the source."""
+
+    name: str
+    tensors: dict[str, Tensor]
+    place: Place | None  #: in a residual block
+
+    @property
+    def kind(self) -> str:
+        """'conv', 'norm' or 'linear', by its tensors; '' for anything else."""
+        if 'running_mean' in self.tensors or 'running_var' in self.tensors:
+            return 'norm'
+        weight = self.tensors.get('weight')
+        return '' if weight is None else {4: 'conv', 2: 'linear', 1: 'norm'}.get(weight.ndim, '')
+
+
+def rename(tensors: Mapping[str, Tensor], prefix: str) -> Renamed:
+    """Give every tensor its native name.
+
+    Args:
+        tensors: a state dict in any spelling.
+        prefix: what stands before the names of the residual blocks.
+
+    Raises:
+        InputError: the layers do not make up residual blocks, or two layers take the same place.
+    """
+    modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, tensor in tensors.items():
+        module, _, parameter = key.rpartition('.')
+        modules[module][parameter] = tensor
+    layers = [_Layer(name, parameters, parse_block(name)) for name, parameters in modules.items()]
+    blocks = _number_blocks([layer for layer in layers if layer.place], [layer.name for layer in layers])
+    names = {
+        layer.name: _in_block(layer, blocks[layer.place.stage, layer.place.block], first)
+        for first in [_first_number(layers)]
+        for layer in layers
+        if layer.place
+    }
+    family = _find_family({names[layer.name]: layer for layer in layers if layer.place})
+    names |= {
+        layer.name: _outside(layer, without_wrappers(layer.name, prefix), family) for layer in layers if not layer.place
+    }
+    sources: dict[str, str] = {}
+    for key in tensors:
+        module, _, parameter = key.rpartition('.')
+        native = f'{names[module]}.{parameter}' if names[module] else UNKNOWN + key
+        if native in sources:
+            refuse(
+                f'{show(sources[native])} and {show(key)} take the same place ({native}): remove one of them; {OTHER}'
+            )
+        sources[native] = key
+    return Renamed(family, {native: tensors[key] for native, key in sources.items()}, sources)
+
+
+def _in_block(layer: _Layer, block: str, first: int) -> str:
+    """Name a layer of a residual block; '' for an unknown one. The branch counts its layers from `first`, 0 or 1."""
+    assert layer.place
+    _, _, _, role, number = layer.place
+    kind = {'conv': 'conv', 'norm': 'bn'}.get(layer.kind)
+    if role == 'shortcut':
+        position = {'conv': 0, 'norm': 1}.get(layer.kind)
+        return '' if position is None or number not in (-1, position) else f'{block}.downsample.{position}'
+    place = _SEQUENCE.get(layer.kind, {}).get(number) if role == 'sequence' else number + 1 - first
+    return f'{block}.{kind}{place}' if kind and place else ''
+
+
+def _first_number(layers: list[_Layer]) -> int:
+    return (
+        min((layer.place.number for layer in layers if layer.place and layer.place.role == 'branch'), default=1) and 1
+    )
+
+
+def _outside(layer: _Layer, name: str, family: Family) -> str:
+    """Name a layer outside of the residual blocks; '' for an unknown one."""
+    kind = layer.kind
+    if kind == 'conv' and layer.tensors['weight'].shape[2:] == (1, 1) and re.fullmatch(CLASSIFIER, name, re.I):
+        kind = 'linear'  # a classifier written as a 1×1 convolution
+    norm = ('norm', FINAL_NORM) if family.norm_first else ('bn1', STEM_NORM)
+    native, pattern = {'conv': ('conv1', STEM), 'linear': ('fc', CLASSIFIER), 'norm': norm}.get(kind, ('', '(?!)'))
+    return native if re.fullmatch(pattern, name, re.IGNORECASE) else ''
+
+
+def _find_family(layers: Mapping[str, _Layer]) -> Family:
+    """Tell the family by a block that changes the width: its first norm has the width of what the norm reads."""
+    for name, layer in layers.items():
+        norm = layers.get(f'{name.removesuffix("conv1")}bn1')
+        if not name.endswith('.conv1') or norm is None or 'weight' not in norm.tensors:
+            continue
+        after, before = layer.tensors['weight'].shape[:2]
+        width = norm.tensors['weight'].shape[0]
+        if before != after and width in (before, after):
+            return next(family for family in FAMILIES if family.norm_first == (width == before))
+        if before != after:
+            refuse_shape(f'{norm.name}.weight', (width,), (after,))
+    refuse(
+        f'no block changes the width, so that nothing tells whether norms stand before or after convolutions; {OTHER}'
+    )
+
+
+def _number_blocks(layers: list[_Layer], names: list[str]) -> dict[tuple[int, int], str]:
+    """Map (stage, block) as the source numbers them to native block names.
+
+    One list of all blocks is cut into stages where the width changes. A gap in the numbers stays a gap.
+    """
+    places = {layer.place: layer.name for layer in layers if layer.place}
+    numbers = sorted({(place.stage, place.block) for place in places})
+    lowest = min(places, key=lambda place: (place.stage, place.block))
+    stages = {stage for stage, _ in numbers}
+    if -1 in stages:
+        if len(stages) > 1:
+            refuse(f'{show(places[lowest])} and other blocks are numbered in two ways; {OTHER}')
+        _check_first(lowest.block, places[lowest], lowest.prefix, names, 'block')
+        widths = dict.fromkeys(numbers, 0)
+        for layer in layers:
+            if layer.place and layer.place.role != 'shortcut' and layer.kind == 'conv':
+                number = layer.place.stage, layer.place.block
+                widths[number] = max(widths[number], layer.tensors['weight'].shape[0])
+        result: dict[tuple[int, int], str] = {}
+        stage = index = before = width = 0
+        for number in numbers:
+            index += number[1] - before
+            if widths[number] != width:
+                index = number[1] - before - 1 if stage else 0
+                stage, width = stage + 1, widths[number]
+            result[number] = f'layer{stage}.{index}'
+            before = number[1]
+        return result
+    _check_first(lowest.stage, places[lowest], lowest.prefix, names, 'stage')
+    first = min(index for _, index in numbers)
+    if first > 1:
+        refuse(f'the first block of a stage is missing (as in {show(places[lowest])}): {INCOMPLETE}')
+    return {(s, i): f'layer{s + 1 - lowest.stage}.{i - first}' for s, i in numbers}
+
+
+def _check_first(number: int, name: str, prefix: str, names: list[str], what: str) -> None:
+    """Blocks count from 0 or 1, or go on where the stem's layers end: layers.3 after layers.0 and layers.1."""
+    word = re.match(r'\D*', name[len(prefix) :])
+    spelled = word[0] if word else ''
+    counted = chain.from_iterable(re.findall(rf'^{re.escape(prefix + spelled)}(\d+)', other) for other in names)
+    gap = 3 if spelled.endswith('.') else 1  # in a list, an activation and an identity may stand between
+    follows = any(number - gap <= int(found) < number for found in counted)
+    first = 2 if re.fullmatch(FROM_2, spelled, re.IGNORECASE) else 1
+    if number > first and not follows:
+        refuse(f'{what} {first} is missing before {number} (as in {show(name)}): {INCOMPLETE}')
