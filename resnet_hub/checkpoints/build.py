@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from resnet_hub.checkpoints.network import Network
 from resnet_hub.checkpoints.passes import FLOATS
-from resnet_hub.checkpoints.refusal import INCOMPLETE, OTHER, find_hint, refuse, refuse_shape, refuse_tensor, show
-from resnet_hub.checkpoints.rename import UNKNOWN, Renamed
+from resnet_hub.checkpoints.refusal import INCOMPLETE, OTHER, refuse, refuse_shape, refuse_tensor, show
+from resnet_hub.checkpoints.rename import Renamed
 from resnet_hub.models import ResidualNet
 
 _BLOCKS = {(3, 3): 'basic', (1, 1): 'bottleneck'}  #: by the kernel of the first convolution
@@ -21,13 +21,9 @@ def find_network(renamed: Renamed) -> Network:
     """Return the network that a few shapes show; `load_strictly` compares every shape with it.
 
     Raises:
-        InputError: a tensor is of no network of ours, or one is missing that tells the network.
+        InputError: a tensor is missing that tells the network, or has a strange shape.
     """
     tensors = renamed.tensors
-    unknown = [key for key in tensors if key.startswith(UNKNOWN)]
-    if unknown:
-        key = next((key for key in unknown if find_hint(key.lstrip(UNKNOWN))), unknown[0])
-        refuse_tensor(renamed.sources[key], tensors[key].shape)
     numbers = [(int(m[1]), int(m[2])) for key in tensors if (m := re.match(r'layer(\d+)\.(\d+)\.', key))]
     stages = range(1, 1 + max(stage for stage, _ in numbers))
     if len(stages) not in (3, 4):
@@ -36,8 +32,8 @@ def find_network(renamed: Renamed) -> Network:
     kernel = tuple(firsts[0].shape[2:])
     if kernel not in _BLOCKS:
         refuse_shape(renamed.sources['layer1.0.conv1.weight'], firsts[0].shape, (*firsts[0].shape[:2], 3, 3))
-    stem = _get(renamed, 'conv1.weight', 'no convolution before the blocks: the stem is missing; ')
-    classifier = _get(renamed, 'fc.weight', 'the classifier is missing, so that this is a feature extractor; ')
+    stem = _get(renamed, 'conv1.weight', 'no convolution before the blocks: the stem is missing')
+    classifier = _get(renamed, 'fc.weight', 'the classifier is missing, so that this is a feature extractor')
     network = Network(
         family=renamed.family,
         block=_BLOCKS[kernel],
@@ -91,7 +87,8 @@ def _as_target(key: str, tensor: Tensor) -> Tensor:
 
 def _get(renamed: Renamed, key: str, problem: str = '') -> Tensor:
     if key not in renamed.tensors:
-        refuse(f'{problem or f"the file has no tensor for {key}; "}{OTHER}')
+        problem = problem or f'the file has no tensor for {key}, which such a network needs'
+        refuse(f'{problem}; the file is incomplete or of another network')
     if renamed.tensors[key].ndim < 2:
         refuse_tensor(renamed.sources[key], renamed.tensors[key].shape)
     return renamed.tensors[key]

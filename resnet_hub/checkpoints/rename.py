@@ -1,7 +1,4 @@
-"""Rename the keys of a checkpoint to native names, by the vocabulary and the kinds of its layers.
-
-A tensor that the vocabulary does not know keeps its name behind a '?', so that it fits no network.
-"""
+"""Rename the keys of a checkpoint to native names, by the vocabulary and the kinds of its layers."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from resnet_hub.checkpoints.network import FAMILIES
-from resnet_hub.checkpoints.refusal import INCOMPLETE, OTHER, refuse, refuse_shape, show
+from resnet_hub.checkpoints.refusal import INCOMPLETE, OTHER, find_hint, refuse, refuse_shape, refuse_tensor, show
 from resnet_hub.checkpoints.vocabulary import (
     CLASSIFIER,
     FINAL_NORM,
@@ -27,7 +24,6 @@ from resnet_hub.checkpoints.vocabulary import (
 )
 from resnet_hub.tables.family import Family
 
-UNKNOWN = '?'
 #: a branch that is an nn.Sequential: its convolutions and norms by their numbers in it
 _SEQUENCE = {'conv': {0: 1, 3: 2, 6: 3}, 'norm': {1: 1, 4: 2, 7: 3}}
 
@@ -64,7 +60,7 @@ def rename(tensors: Mapping[str, Tensor], prefix: str) -> Renamed:
         prefix: what stands before the names of the residual blocks.
 
     Raises:
-        InputError: the layers do not make up residual blocks, or two layers take the same place.
+        InputError: a layer is unknown, the layers do not make up residual blocks, or two of them take the same place.
     """
     modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in tensors.items():
@@ -72,20 +68,26 @@ def rename(tensors: Mapping[str, Tensor], prefix: str) -> Renamed:
         modules[module][parameter] = tensor
     layers = [_Layer(name, parameters, parse_block(name)) for name, parameters in modules.items()]
     blocks = _number_blocks([layer for layer in layers if layer.place], [layer.name for layer in layers])
+    first = min((layer.place.number for layer in layers if layer.place and layer.place.role == 'branch'), default=1)
     names = {
-        layer.name: _in_block(layer, blocks[layer.place.stage, layer.place.block], first)
-        for first in [_first_number(layers)]
+        layer.name: _in_block(layer, blocks[layer.place.stage, layer.place.block], min(first, 1))
         for layer in layers
         if layer.place
     }
     family = _find_family({names[layer.name]: layer for layer in layers if layer.place})
-    names |= {
-        layer.name: _outside(layer, without_wrappers(layer.name, prefix), family) for layer in layers if not layer.place
-    }
+    for layer in layers:
+        if not layer.place:
+            names[layer.name] = _outside(layer, without_wrappers(layer.name, prefix), family or FAMILIES[0])
+    unknown = [key for key in tensors if not names[key.rpartition('.')[0]]]
+    if unknown:
+        key = next(filter(find_hint, unknown), unknown[0])
+        refuse_tensor(key, tensors[key].shape)
+    if family is None:
+        refuse(f'no block changes the width, and nothing else shows which comes first, norm or convolution; {OTHER}')
     sources: dict[str, str] = {}
     for key in tensors:
         module, _, parameter = key.rpartition('.')
-        native = f'{names[module]}.{parameter}' if names[module] else UNKNOWN + key
+        native = f'{names[module]}.{parameter}'
         if native in sources:
             refuse(
                 f'{show(sources[native])} and {show(key)} take the same place ({native}): remove one of them; {OTHER}'
@@ -106,12 +108,6 @@ def _in_block(layer: _Layer, block: str, first: int) -> str:
     return f'{block}.{kind}{place}' if kind and place else ''
 
 
-def _first_number(layers: list[_Layer]) -> int:
-    return (
-        min((layer.place.number for layer in layers if layer.place and layer.place.role == 'branch'), default=1) and 1
-    )
-
-
 def _outside(layer: _Layer, name: str, family: Family) -> str:
     """Name a layer outside of the residual blocks; '' for an unknown one."""
     kind = layer.kind
@@ -122,21 +118,18 @@ def _outside(layer: _Layer, name: str, family: Family) -> str:
     return native if re.fullmatch(pattern, name, re.IGNORECASE) else ''
 
 
-def _find_family(layers: Mapping[str, _Layer]) -> Family:
+def _find_family(layers: Mapping[str, _Layer]) -> Family | None:
     """Tell the family by a block that changes the width: its first norm has the width of what the norm reads."""
     for name, layer in layers.items():
         norm = layers.get(f'{name.removesuffix("conv1")}bn1')
-        if not name.endswith('.conv1') or norm is None or 'weight' not in norm.tensors:
-            continue
-        after, before = layer.tensors['weight'].shape[:2]
-        width = norm.tensors['weight'].shape[0]
-        if before != after and width in (before, after):
-            return next(family for family in FAMILIES if family.norm_first == (width == before))
-        if before != after:
-            refuse_shape(f'{norm.name}.weight', (width,), (after,))
-    refuse(
-        f'no block changes the width, so that nothing tells whether norms stand before or after convolutions; {OTHER}'
-    )
+        if name.endswith('.conv1') and norm and 'weight' in norm.tensors:
+            after, before = layer.tensors['weight'].shape[:2]
+            width = norm.tensors['weight'].shape[0]
+            if before != after and width not in (before, after):
+                refuse_shape(f'{norm.name}.weight', (width,), (after,))
+            if before != after:
+                return next(family for family in FAMILIES if family.norm_first == (width == before))
+    return None
 
 
 def _number_blocks(layers: list[_Layer], names: list[str]) -> dict[tuple[int, int], str]:

@@ -85,6 +85,7 @@ OTHER_NETWORKS = [
     (r'lora_|adapter', 'adapters'),
     (r'(?:^|\.)pre\.|residual\.\d', "weiaicunzai's pre-activation code, with its stem norm and biases"),
     (r'(?:downsample|shortcut)\.[12]\.', 'a layer without weights (average pooling?) before a projection'),
+    (r'(?:conv\w*|downsample\.0|shortcut\.0)\.bias$', 'a bias on what no norm alone reads'),
     (r'proj|predictor|mlp|queue|prototypes|memory', 'self-supervised training, not a classifier'),
     (r'gate|router|policy', 'gates'),
     (r'denseblock|dense\d|trans\d', 'a DenseNet'),

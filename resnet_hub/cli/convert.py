@@ -1,4 +1,4 @@
-"""`resnet-hub convert`: anyone's checkpoint becomes a model folder, or ours one of another layout."""
+"""`resnet-hub convert`: turn a checkpoint of any code base into a model folder, or write ours for another one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any
 from resnet_hub.cli.command import add_command
 from resnet_hub.cli.output import print_json
 
+_OPTIONS = ('dataset', 'mean', 'std', 'labels', 'key', 'check', 'assume', 'force', 'to')
+
 
 def add(commands: Any) -> None:
     command = add_command(
         commands,
         'convert',
         _run,
-        "turn anyone's checkpoint of such a network into safetensors and config.json",
+        'turn a checkpoint of any code base into a folder that timm and transformers load (safetensors, config.json)',
         [
             'convert resnet20.th -o resnet20/ --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225',
             'convert hf-hub:OWNER/NAME -o net/ --dataset cifar100 --check cifar100/',
@@ -24,20 +26,32 @@ def add(commands: Any) -> None:
     command.add_argument(
         'source', help='a file, a URL, hf-hub:OWNER/NAME[@REVISION], or the name of pretrained weights'
     )
-    command.add_argument('-o', '--output', required=True, metavar='DIR', help='a new folder; with --to, a file')
+    command.add_argument('-o', '--output', required=True, metavar='DIR', help='the new folder; with --to, the new file')
     command.add_argument(
-        '--mean', type=float, nargs='+', metavar='X', help='of the pixels, from 0 to 1: a number a channel'
+        '--mean', type=float, nargs='+', metavar='X', help='mean of the pixels, from 0 to 1: one number per channel'
     )
-    command.add_argument('--std', type=float, nargs='+', metavar='X', help='likewise')
-    command.add_argument('--dataset', help='cifar10, cifar100 or svhn: normalisation and class names')
-    command.add_argument('--labels', metavar='FILE', help='names of the classes, one a line')
-    command.add_argument('--key', metavar='NAME', help='which network, where the file holds several')
-    command.add_argument('--check', metavar='DATA', help='measure the result on test-*.parquet; refuse one near chance')
+    command.add_argument('--std', type=float, nargs='+', metavar='X', help='their standard deviation, likewise')
+    command.add_argument('--dataset', help='cifar10, cifar100 or svhn: sets normalisation and class names')
+    command.add_argument('--labels', metavar='FILE', help='a text file with the name of one class per line')
+    command.add_argument('--key', metavar='NAME', help='which network to take from a file with several')
     command.add_argument(
-        '--to', metavar='LAYOUT', help='write the keys of another code base; any unknown name lists them'
+        '--check',
+        metavar='DATA',
+        help='measure the result on the test images in this folder; refuse an accuracy near chance, and let a good '
+        'one outweigh all other evidence',
     )
-    command.add_argument('--force', action='store_true', help='replace the output')
-    command.add_argument('--json', action='store_true', help='for programs')
+    command.add_argument(
+        '--assume',
+        nargs='+',
+        default=(),
+        metavar='NAME',
+        help='hold an assumption although the file contradicts it; the refusal gives its name',
+    )
+    command.add_argument(
+        '--to', metavar='LAYOUT', help="write one file with another code base's keys; an unknown name lists them"
+    )
+    command.add_argument('--force', action='store_true', help='replace the output if it exists')
+    command.add_argument('--json', action='store_true', help='print the result as JSON')
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -46,7 +60,7 @@ def _run(args: argparse.Namespace) -> None:
     from resnet_hub.checkpoints.refusal import show
     from resnet_hub.conversion.convert import convert_checkpoint
 
-    options = {k: getattr(args, k) for k in ('dataset', 'mean', 'std', 'labels', 'key', 'check', 'force', 'to')}
+    options = {k: getattr(args, k) for k in vars(args) if k in _OPTIONS}
     result = convert_checkpoint(args.source, args.output, **options)
     if args.json:
         metrics = result.metrics and result.metrics.to_dict()
@@ -55,8 +69,12 @@ def _run(args: argparse.Namespace) -> None:
     print(f'{result.path}: {result.architecture}, {result.num_classes} classes, read as {result.layout}')
     for name, value in result.model_args.items():
         print(f'  {name}: {value}')
+    if result.container:
+        print(f'  the file holds {{{result.container!r}: state dict}}, as the files of that code base do')
+    for note in result.notes:
+        print(f'  note: {note}')
     for assumption in result.assumptions:
-        print(f'  assumed: {assumption}')
+        print(f'  {assumption.outcome}: {assumption.text} ({assumption.evidence})')
     for name, reason in result.dropped.items():
         print(f'  dropped: {show(name)}, {reason}')
     if result.metrics:

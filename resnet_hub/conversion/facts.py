@@ -1,4 +1,8 @@
-"""What a state dict cannot say: normalisation and label names, by the catalog, the file, options, config.json or default."""
+"""Find what a state dict does not say: normalisation and label names.
+
+They come from the table of weights, the file itself, the options, a config.json beside the file, or the number of
+classes, in this order.
+"""
 
 from __future__ import annotations
 
@@ -7,184 +11,165 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from resnet_hub.checkpoints.folder import CONFIG_FILE
 from resnet_hub.checkpoints.network import Network
 from resnet_hub.checkpoints.read import Source
 from resnet_hub.checkpoints.recognise import Recognised
+from resnet_hub.conversion.assumptions import UNKNOWN, Assumption
 from resnet_hub.tables.architectures import ARCHITECTURES
-from resnet_hub.tables.datasets import DATASETS, Dataset, find_dataset
+from resnet_hub.tables.datasets import DATASETS, find_dataset
 from resnet_hub.tables.weights import WEIGHTS
 from resnet_hub.utils.errors import InputError
 
+Numbers = Sequence[float]
+
 
 @dataclass(frozen=True)
-class Facts:
-    """What images and classes mean to the network."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    label_names: tuple[str, ...]
-    normalisation: str  #: 'catalog', 'file', 'given', 'config' or 'assumed'
-    assumptions: list[str]
-    dataset: str | None
-    notice: str  #: of the publisher's licence
-
-
-def find_row(source: str | Path, content: Source) -> str | None:
-    """The weights of the catalog that a source is: by their name, or a file with their digest."""
-    if str(source) in WEIGHTS:
-        return str(source)
-    digests = {algorithm: content.digest(algorithm) for algorithm in ('sha256', 'sha1')}
-    for name, row in WEIGHTS.items():
-        algorithm, _, wanted = row.digest.partition(':')
-        if digests[algorithm].startswith(wanted):
-            return name
-    return None
-
-
-class Beside(NamedTuple):
-    """What a config.json of timm's beside the file says."""
+class Constants:
+    """Normalisation of the input, label names, and where both are from."""
 
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     label_names: tuple[str, ...] = ()
+    normalisation: str = ''  #: 'catalog', 'file', 'given', 'config' or 'assumed'
+    dataset: str | None = None
+    assumptions: tuple[Assumption, ...] = ()
 
 
-def read_beside(path: Path, network: Network) -> Beside:
-    """Nothing, where there is no such file, or it is another program's, another network's, or itself a guess."""
+def find_weights(given: str, source: Source, network: Network) -> str | None:
+    """Return which published weights a source is: by its name, or a file with their digest."""
+    if given in WEIGHTS:
+        return given
+    architecture, _ = network.architecture()
+    for name, row in WEIGHTS.items():
+        algorithm, _, wanted = row.digest.partition(':')
+        # a further digest takes time; those of another algorithm are of files in zip files
+        likely = algorithm == 'sha256' or isinstance(source.file, bytes) or row.architecture == architecture
+        if likely and source.digest(algorithm).startswith(wanted):
+            return name
+    return None
+
+
+def read_config(path: Path, sha256: str, network: Network) -> Constants:
+    """Return what a config.json of timm beside the file says.
+
+    Nothing, where it is missing, another program's, a guess itself, or of another network. Its architecture must be
+    that of the file, or a residual network of timm's own ('resnet18'), whose stem people replace for small images.
+    """
     try:
         config = json.loads((path.parent / CONFIG_FILE).read_text(encoding='utf-8'))
-        cfg = config['pretrained_cfg']
+        cfg, args = config['pretrained_cfg'], config.get('model_args') or {}
         mean, std = (tuple(map(float, cfg[key])) for key in ('mean', 'std'))
         labels = tuple(map(str, config.get('label_names') or cfg.get('label_names') or ()))
-        same = config['architecture'] == network.architecture()[0] or config.get('model_args')
-        of_another = config['architecture'] in ARCHITECTURES and not same
         classes = config.get('num_classes', cfg.get('num_classes', network.num_classes))
-        if of_another or classes != network.num_classes or config.get('normalisation') == 'assumed':
-            return Beside()
+        architecture, model_args = network.architecture()
+        theirs = {k: tuple(v) if isinstance(v, list) else v for k, v in args.items() if k != 'in_chans'}
+        same = config['architecture'] == architecture and theirs == model_args
+        belongs = (
+            (
+                same
+                or (
+                    config['architecture'].startswith(('resnet', 'wide_resnet'))
+                    and config['architecture'] not in ARCHITECTURES
+                )
+            )
+            and classes == network.num_classes
+            and config.get('sha256', sha256) == sha256
+        )
+        if not belongs or config.get('normalisation') == 'assumed':
+            return Constants()
         _check_constants(mean, std, network.in_chans)
-        return Beside(mean, std, labels if len(labels) == network.num_classes else ())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return Beside()
+        return Constants(mean, std, labels if len(labels) == network.num_classes else ())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # another program's, or broken
+        return Constants()
 
 
-def find_facts(
+def find_constants(
     found: Recognised,
-    known: str | None,
-    beside: Beside,
+    weights: str | None,
+    config: Constants,
     dataset: str | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
+    mean: Numbers | None,
+    std: Numbers | None,
     labels: str | Path | None,
-) -> Facts:
-    """Normalisation and label names: of the catalog or the file, of the options, of config.json, by the number of classes.
+) -> Constants:
+    """Find normalisation and label names.
 
     Args:
         found: the network of the file.
-        known: the weights of the catalog that it is.
-        beside: what config.json says.
-        dataset, mean, std, labels: options, see `convert_checkpoint`; with `known` the first three can only say the same.
+        weights: the published weights that it is.
+        config: what `read_config` gave.
+        dataset, mean, std, labels: the options, see `convert_checkpoint`; with `weights` they can only say the same.
 
     Raises:
-        InputError: an option that does not fit the network, or normalisation that nothing tells.
+        InputError: an option does not fit the network, or nothing tells the normalisation.
     """
     network = found.network
-    if known and dataset not in (None, WEIGHTS[known].dataset):
-        raise InputError(f'the file is {known}, which knows {WEIGHTS[known].dataset}: leave out --dataset')
-    row_name, dataset_given = WEIGHTS[known].dataset if known else dataset, bool(known or dataset)
-    assumptions = []
-    if row_name is None:
-        shape = network.num_classes, network.in_chans
-        fitting = [name for name, row in DATASETS.items() if (len(row.classes), len(row.mean)) == shape]
-        fitting.sort(key=lambda name: DATASETS[name].classes != beside.label_names)
-        row_name = fitting[0] if fitting else None
-    row = _dataset(row_name, network) if row_name else None
-    mean, std, normalisation = _normalisation(found, known, beside, mean, std, row, dataset_given)
-    if normalisation == 'assumed':
-        assumptions.append(f'mean {mean} and std {std}, those of {row_name}, by the number of classes (--mean, --std)')
-    if normalisation == 'config':
-        assumptions.append(f'mean {mean} and std {std}, by {CONFIG_FILE} beside the file (--mean, --std)')
-    if labels is not None:
-        names = _read_labels(Path(labels), network.num_classes)
-    elif not dataset_given and beside.label_names:
-        names = beside.label_names
-    else:
-        names = row.classes if row else ()
-        if row and not dataset_given:
-            assumptions.append(f'label names of {row_name}, by the number of classes (--labels, --dataset)')
-    notice = WEIGHTS[known].publisher.notice if known else ''
-    return Facts(tuple(mean), tuple(std), tuple(names), normalisation, assumptions, row_name, notice)
-
-
-def _dataset(name: str, network: Network) -> Dataset:
-    row = find_dataset(name)
-    if len(row.classes) != network.num_classes:
+    if weights and dataset not in (None, WEIGHTS[weights].dataset):
+        raise InputError(f'the file is {weights}, which knows {WEIGHTS[weights].dataset}: leave out --dataset')
+    known = WEIGHTS[weights].dataset if weights else dataset
+    name = known or _guess_dataset(network, config.label_names)
+    row = find_dataset(name) if name else None
+    if row and len(row.classes) != network.num_classes:
         raise InputError(
             f'{name} has {len(row.classes)} classes, the checkpoint {network.num_classes}: leave out --dataset, and '
             'give --mean and --std'
         )
-    return row
-
-
-def _normalisation(
-    found: Recognised,
-    known: str | None,
-    beside: Beside,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    row: Dataset | None,
-    dataset_given: bool,
-) -> tuple[Sequence[float], Sequence[float], str]:
-    in_chans = found.network.in_chans
     if (mean is None) != (std is None):
         raise InputError('give both --mean and --std, or neither')
     if mean is not None and std is not None:
-        _check_constants(mean, std, in_chans)
-        mean, std = tuple(map(float, mean)), tuple(map(float, std))
-    if known:
-        _check_same(*WEIGHTS[known].normalisation, mean, std, f'the file is {known}, whose images are normalised')
-        return *WEIGHTS[known].normalisation, 'catalog'
-    if found.mean:
-        return *_own_constants(found, mean, std), 'file'
-    if mean is not None and std is not None:
-        return mean, std, 'given'
-    if not dataset_given and beside.mean:
-        return beside.mean, beside.std, 'config'
-    if row is None or in_chans != len(row.mean):
-        classes = found.network.num_classes
-        raise InputError(
-            f'normalisation unknown for {classes} classes and {in_chans} input channels: give --mean and --std'
-        )
-    return row.mean, row.std, 'given' if dataset_given else 'assumed'
+        _check_constants(mean, std, network.in_chans)
+    assumptions = []
+    if weights:
+        own_mean, own_std = WEIGHTS[weights].normalisation
+        _check_same(own_mean, own_std, mean, std, f'the file is {weights}, whose images are normalised')
+        mean, std, origin = own_mean, own_std, 'catalog'
+    elif found.mean:
+        _check_constants(found.mean, found.std, network.in_chans)
+        if (*(mean or ()), *(std or ())) != (*[0] * network.in_chans, *[1] * network.in_chans):  # nothing before it
+            _check_same(found.mean, found.std, mean, std, 'the network normalises its input itself,')
+        mean, std, origin = found.mean, found.std, 'file'
+    elif mean is not None and std is not None:
+        origin = 'given'
+    elif not known and config.mean:
+        mean, std, origin = config.mean, config.std, 'config'
+    elif row and len(row.mean) == network.in_chans:
+        mean, std, origin = row.mean, row.std, 'given' if known else 'assumed'
+    else:
+        shape = f'{network.num_classes} classes and {network.in_chans} input channels'
+        raise InputError(f'normalisation unknown for {shape}: give --mean and --std')
+    mean, std = tuple(map(float, mean)), tuple(map(float, std))
+    if origin in ('config', 'assumed'):
+        evidence = f'by {CONFIG_FILE} beside the file' if origin == 'config' else f'as {name}, by the number of classes'
+        text = f'images are normalised by mean {mean} and std {std}'
+        assumptions.append(Assumption('normalisation', text, UNKNOWN, f'{evidence}; --mean and --std set them'))
+    if labels is not None:
+        names = _read_labels(Path(labels), network.num_classes)
+    elif not known and config.label_names:
+        names = config.label_names
+    else:
+        names = row.classes if row else ()
+        if names and not known:
+            evidence = 'by the number of classes; --labels or --dataset sets them'
+            assumptions.append(Assumption('labels', f'the classes are those of {name}', UNKNOWN, evidence))
+    return Constants(mean, std, names, origin, name, tuple(assumptions))
 
 
-def _own_constants(
-    found: Recognised, mean: Sequence[float] | None, std: Sequence[float] | None
-) -> tuple[Sequence[float], Sequence[float]]:
-    """Those of a network that normalises its input itself; options may repeat them, or say that nothing else does."""
-    _check_constants(found.mean, found.std, found.network.in_chans)
-    channels = found.network.in_chans
-    if (mean, std) != ((0.0,) * channels, (1.0,) * channels):
-        _check_same(found.mean, found.std, mean, std, 'the network normalises its input itself,')
-    return found.mean, found.std
+def _guess_dataset(network: Network, label_names: tuple[str, ...]) -> str | None:
+    shape = network.num_classes, network.in_chans
+    fitting = [name for name, row in DATASETS.items() if (len(row.classes), len(row.mean)) == shape]
+    return min(fitting, key=lambda name: DATASETS[name].classes != label_names, default=None)
 
 
-def _check_same(
-    mean: Sequence[float],
-    std: Sequence[float],
-    given_mean: Sequence[float] | None,
-    given_std: Sequence[float] | None,
-    what: str,
-) -> None:
+def _check_same(mean: Numbers, std: Numbers, given_mean: Numbers | None, given_std: Numbers | None, what: str) -> None:
     """Options can only repeat the constants that are known."""
     given = (*(given_mean or mean), *(given_std or std))
     if any(abs(a - b) > 1e-3 for a, b in zip(given, (*mean, *std), strict=True)):
         raise InputError(f'{what} by mean {tuple(mean)} and std {tuple(std)}: leave out --mean and --std')
 
 
-def _check_constants(mean: Sequence[float], std: Sequence[float], in_chans: int) -> None:
+def _check_constants(mean: Numbers, std: Numbers, in_chans: int) -> None:
     for name, values in (('--mean', mean), ('--std', std)):
         if len(values) != in_chans:
             raise InputError(f'{name} needs one number for each of {in_chans} input channels, not {len(values)}')
@@ -198,7 +183,7 @@ def _read_labels(path: Path, num_classes: int) -> tuple[str, ...]:
     try:
         names = tuple(line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f'cannot read the labels in {path} ({error}): give a text file, one name per line') from None
+        raise InputError(f'cannot read the labels in {path} ({error}): give a text file, one name per line') from error
     if len(names) != num_classes:
         raise InputError(f'{path} has {len(names)} labels, the checkpoint {num_classes} classes: one name per line')
     return names

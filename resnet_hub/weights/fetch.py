@@ -48,7 +48,7 @@ def fetch(name: str, cache_dir: str | Path | None = None) -> Path:
     row, path = WEIGHTS[name], find(name, cache_dir)
     if row.url is None or path.is_file():
         return path
-    from resnet_hub.checkpoints.native import native_state_dict
+    from resnet_hub.checkpoints.recognise import native_state_dict
 
     with tempfile.TemporaryDirectory() as folder:
         file = _from_hub(name, row.repo_id, Path(folder)) if row.repo_id else _download(row.url, Path(folder))

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet_hub.checkpoints.layouts import LAYOUTS, rename
+from resnet_hub.checkpoints.layouts import LAYOUTS, spell
 from resnet_hub.data.images import Images
 from resnet_hub.tables.datasets import DATASETS
 
@@ -156,7 +156,8 @@ def peers_of(name: str, ours: nn.Module) -> dict[str, nn.Module]:
     """The networks that compute what `ours` does, with its weights, in evaluation mode."""
     nets = {who: peer.build(name).eval() for who, peer in PEERS.items() if name in peer.names}
     for who, net in nets.items():
-        net.load_state_dict(rename(ours.state_dict(), LAYOUTS[PEERS[who].layout]))
+        layout = LAYOUTS[PEERS[who].layout]
+        net.load_state_dict({spell(layout, key): tensor for key, tensor in ours.state_dict().items()})
     return nets
 
 

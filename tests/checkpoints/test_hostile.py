@@ -26,9 +26,9 @@ from torch import Tensor, nn
 
 from resnet_hub.checkpoints import folder as folder_module
 from resnet_hub.checkpoints import read as read_module
-from resnet_hub.checkpoints.layouts import WRAPPERS
 from resnet_hub.checkpoints.read import read
 from resnet_hub.checkpoints.recognise import recognise
+from resnet_hub.checkpoints.vocabulary import WRAPPERS
 from resnet_hub.conversion.convert import convert_checkpoint
 from resnet_hub.models import CifarResNet, PreActResNet
 from resnet_hub.utils.errors import InputError
@@ -248,8 +248,8 @@ def test_a_zip_that_claims_too_much(tmp_path: Path) -> None:
         ({'fc.weight': torch.zeros(10, 12).to_sparse()}, r'fc\.weight is a torch\.sparse'),
         ({'fc.weight': torch.zeros(10, 12, dtype=torch.float8_e4m3fn)}, r'float8'),
         ({'fc.weight': torch.zeros(10, 12, device='meta')}, r'fc\.weight has no data'),
-        ({'wei\nrd\x1b[31m': torch.zeros(3)}, 'belongs to no network'),
-        ({'x' * 5000: torch.zeros(3)}, 'belongs to no network'),
+        ({'wei\nrd\x1b[31m': torch.zeros(3)}, 'no place in any network'),
+        ({'x' * 5000: torch.zeros(3)}, 'no place in any network'),
     ],
     ids=lambda value: None if isinstance(value, str) else next(iter(value))[:20],
 )

@@ -8,21 +8,19 @@ from collections.abc import Callable, Mapping
 from functools import cache
 
 import pytest
-import timm
 import torch
 from torch import Tensor, nn
 
-from resnet_hub.checkpoints.layouts import LAYOUTS, cannot_hold, rename
-from resnet_hub.checkpoints.network import Network
+from resnet_hub.checkpoints.layouts import LAYOUTS, cannot_hold, spell, to_layout
+from resnet_hub.checkpoints.network import FAMILIES, Network
 from resnet_hub.checkpoints.recognise import recognise
-from resnet_hub.conversion.convert import write_layout
 from resnet_hub.models import CifarResNet, PreActResNet, network_class
-from resnet_hub.models.base import PadShortcut
 from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.utils.errors import InputError
 from tests.oracles import Net, forward, randomise
 
 State = dict[str, Tensor]
+V1_FAMILY, V2_FAMILY = FAMILIES
 
 
 @cache
@@ -39,14 +37,22 @@ def shuffled(state_dict: Mapping[str, Tensor], seed: int = 0) -> State:
     return {key: state_dict[key] for key in keys}
 
 
+def rename(state: State, layout: str) -> State:
+    """A state dict as a layout spells it, whether or not the layout could hold the network."""
+    result = {spell(LAYOUTS[layout], key): tensor for key, tensor in state.items()}
+    assert len(result) == len(state)
+    return result
+
+
 def pairs() -> list[tuple[str, str, str]]:
     result = []
     for title, layout in LAYOUTS.items():
         for name, row in ARCHITECTURES.items():
-            cls = network_class(name)
             for shortcut_type in 'AB':
-                final_norm = cls is PreActResNet and row.model_args().get('final_norm', True)
-                if not cannot_hold(layout, cls.__name__, row.block, len(row.layers), shortcut_type, final_norm):
+                final_norm = row.family.norm_first and row.model_args().get('final_norm', True)
+                stem = row.args.get('stem_width', row.widths[0])
+                network = Network(row.family, row.block, row.layers, row.widths, stem, 10, 3, shortcut_type, final_norm)
+                if not cannot_hold(layout, network):
                     result.append((title, name, shortcut_type))
     return result
 
@@ -64,28 +70,27 @@ def test_every_architecture_comes_back_from_every_layout_that_spells_it(title: s
             continue
         row = ARCHITECTURES[name]
         state = shapes(name, shortcut_type)
-        written = rename(state, LAYOUTS[layout])
-        assert len(written) == len(state)
+        written = rename(state, layout)
         found = recognise({'state_dict': shuffled(written)})
         args = {} if shortcut_type == 'B' else {'shortcut_type': 'A'}
         assert found.network.architecture() == (name, args)
         assert found.network.layers == row.layers and not found.dropped
         assert list(found.state_dict) == list(state)
-        assert all(found.state_dict[key] is state[key] for key in state if not key.endswith('num_batches_tracked'))
+        assert found.sources == {key: spell(LAYOUTS[layout], key) for key in state}
 
 
 def test_the_way_to_a_layout_and_back_keeps_every_bit() -> None:
     state = randomise(CifarResNet('bottleneck', (1, 2, 1, 1), (4, 8, 16, 32))).state_dict()
     network = recognise(state).network
     for layout in ('native', 'kuangliu', 'article', 'weiaicunzai', 'osmr'):
-        back = recognise(shuffled(write_layout(state, network, layout)))
+        back = recognise(shuffled(to_layout(state, network, layout)))
         assert back.network == network
         assert list(back.state_dict) == list(state)
         assert all(torch.equal(back.state_dict[key], state[key]) for key in state)
     with pytest.raises(InputError, match=r'layout xternalz cannot hold this network.*use one of native, kuangliu'):
-        write_layout(state, network, 'xternalz')
+        to_layout(state, network, 'xternalz')
     with pytest.raises(InputError, match='unknown layout'):
-        write_layout(state, network, 'nobody')
+        to_layout(state, network, 'nobody')
 
 
 # ------------------------------------------------------------------------------- what no architecture of ours has
@@ -94,13 +99,13 @@ def test_the_way_to_a_layout_and_back_keeps_every_bit() -> None:
 @pytest.mark.parametrize(
     'network',
     [
-        Network(CifarResNet, 'basic', (4, 4, 4), (16, 32, 64), 16, 100, 1),
-        Network(CifarResNet, 'basic', (1, 2, 3), (10, 20, 40), 12, 7, 3),
-        Network(CifarResNet, 'bottleneck', (2, 2, 2, 2), (64, 128, 256, 512), 64, 10, 3, 'A'),
-        Network(CifarResNet, 'bottleneck', (3, 3, 3), (16, 32, 64), 16, 10, 3),
-        Network(PreActResNet, 'basic', (2, 2, 2, 2), (64, 128, 256, 512), 64, 10, 3, 'B', True),
-        Network(PreActResNet, 'basic', (1, 1, 1), (48, 96, 192), 16, 200, 4, 'B', False),
-        Network(PreActResNet, 'bottleneck', (3, 4, 6, 3), (32, 64, 128, 256), 64, 10, 3, 'A', True),
+        Network(V1_FAMILY, 'basic', (4, 4, 4), (16, 32, 64), 16, 100, 1),
+        Network(V1_FAMILY, 'basic', (1, 2, 3), (10, 20, 40), 12, 7, 3),
+        Network(V1_FAMILY, 'bottleneck', (2, 2, 2, 2), (64, 128, 256, 512), 64, 10, 3, 'A'),
+        Network(V1_FAMILY, 'bottleneck', (3, 3, 3), (16, 32, 64), 16, 10, 3),
+        Network(V2_FAMILY, 'basic', (2, 2, 2, 2), (64, 128, 256, 512), 64, 10, 3, 'B', True),
+        Network(V2_FAMILY, 'basic', (1, 1, 1), (48, 96, 192), 16, 200, 4, 'B', False),
+        Network(V2_FAMILY, 'bottleneck', (3, 4, 6, 3), (32, 64, 128, 256), 64, 10, 3, 'A', True),
     ],
     ids=repr,
 )
@@ -116,11 +121,11 @@ def test_other_depths_and_widths_are_said_in_the_arguments(network: Network) -> 
 
 
 def test_a_table_row_needs_no_arguments_and_the_nearest_one_carries_the_rest() -> None:
-    assert Network(PreActResNet, 'basic', (4, 4, 4), (32, 64, 128), 16, 100, 3, 'B', True).architecture() == (
+    assert Network(V2_FAMILY, 'basic', (4, 4, 4), (32, 64, 128), 16, 100, 3, 'B', True).architecture() == (
         'wide_resnet28_2',
         {},
     )
-    name, args = Network(CifarResNet, 'basic', (4, 4, 4), (16, 32, 64), 16, 10, 3).architecture()
+    name, args = Network(V1_FAMILY, 'basic', (4, 4, 4), (16, 32, 64), 16, 10, 3).architecture()
     assert name.startswith('cifar_resnet') and args == {'layers': (4, 4, 4)}
 
 
@@ -139,7 +144,7 @@ def test_a_table_row_needs_no_arguments_and_the_nearest_one_carries_the_rest() -
     ids=['bare', 'net', 'nested', 'list'],
 )
 def test_containers_and_wrappers_come_off(prefix: str, wrap: Callable[[State], object]) -> None:
-    state = rename(shapes('cifar_resnet8'), LAYOUTS['kuangliu'])
+    state = rename(shapes('cifar_resnet8'), 'kuangliu')
     found = recognise(wrap({prefix + key: tensor for key, tensor in state.items()}))
     assert found.network.architecture() == ('cifar_resnet8', {})
 
@@ -241,7 +246,8 @@ def test_spellings_may_mix(spelling: str) -> None:
     state = shapes('cifar_resnet20', num_classes=100)
     found = recognise(shuffled(respell(state, *SPELLINGS[spelling])))
     assert found.network == recognise(state).network
-    assert all(found.state_dict[key] is state[key] for key in state if not key.endswith('num_batches_tracked'))
+    respelled = respell({key: key for key in state}, *SPELLINGS[spelling])
+    assert {ours: respelled[theirs] for ours, theirs in found.sources.items()} == {key: key for key in state}
     assert found.layout.startswith('mixed') or found.layout in LAYOUTS
 
 
@@ -274,7 +280,7 @@ AUTHORS = {
 @pytest.mark.parametrize(('layout', 'cls'), AUTHORS)
 def test_keys_are_the_authors(layout: str, cls: type) -> None:
     state = cls('basic', (1, 1, 1), (16, 32, 64), device='meta').state_dict()
-    written = {key.rpartition('.')[0] for key in rename(state, LAYOUTS[layout])}
+    written = {key.rpartition('.')[0] for key in rename(state, layout)}
     assert written == set(AUTHORS[layout, cls].split())
 
 
@@ -296,10 +302,10 @@ def without(state: State, pattern: str) -> State:
 V1, V2 = 'cifar_resnet20', 'preact_resnet20'
 OTHERS: dict[str, tuple[str, Callable[[State], State], str]] = {
     '7x7 stem': (V1, lambda s: {**s, 'conv1.weight': meta(16, 3, 7, 7)}, r'conv1\.weight .*ImageNet ResNet'),
-    '5x5 stem': (V1, lambda s: {**s, 'conv1.weight': meta(16, 3, 5, 5)}, r'conv1\.weight .*5×5 stem'),
+    '5x5 stem': (V1, lambda s: {**s, 'conv1.weight': meta(16, 3, 5, 5)}, r'conv1\.weight has shape \(16, 3, 5, 5\)'),
     'deep stem': (V1, lambda s: {**s, 'conv2.weight': meta(16, 16, 3, 3)}, r'conv1\.weight and conv2\.weight'),
     'no stem': (V1, lambda s: without(s, r'^conv1'), 'stem is missing'),
-    'no stem norm': (V1, lambda s: without(s, r'^bn1'), 'norms outside of the blocks: none'),
+    'no stem norm': (V1, lambda s: without(s, r'^bn1'), r'no tensor for bn1\.weight'),
     'no classifier': (V1, lambda s: without(s, r'^fc'), 'classifier is missing'),
     'no classifier bias': (V1, lambda s: without(s, r'fc.bias'), r'fc\.bias is missing'),
     'two classifiers': (
@@ -307,18 +313,22 @@ OTHERS: dict[str, tuple[str, Callable[[State], State], str]] = {
         lambda s: {**s, 'linear.weight': meta(4, 64), 'linear.bias': meta(4)},
         r'fc\.weight and linear\.weight',
     ),
-    'other pooling': (V1, lambda s: {**s, 'fc.weight': meta(10, 256)}, r'fc\.weight reads 256 features'),
+    'other pooling': (
+        V1,
+        lambda s: {**s, 'fc.weight': meta(10, 256)},
+        r'fc\.weight has shape \(10, 256\), where \(10, 64\) .*pooling',
+    ),
     'third convolution': (
         V1,
         lambda s: {**s, **{f'layer{i}.{j}.conv3.weight': meta(16, 16, 1, 1) for i in (1, 2, 3) for j in range(3)}},
-        r'conv3\.weight: the block has convolutions of 3×3, 3×3, 1×1',
+        r'layer1\.0\.conv3\.weight .* no place in a network of basic blocks',
     ),
     'learnt slope': (V1, lambda s: {**s, 'layer1.0.alpha1.alpha': meta(1)}, r'layer1\.0\.alpha1\.alpha .*activation'),
     'PReLU': (V1, lambda s: {**s, 'layer1.0.act1.weight': meta(16)}, r'layer1\.0\.act1\.weight'),
     'adder': (
         V1,
         lambda s: respell(s, (r'(layer.*conv\d)\.weight', r'\1.adder')),
-        r'layer1\.0\.conv1\.adder .*AdderNet|AdderNet',
+        r'layer1\.0\.conv1\.adder .*AdderNet',
     ),
     'quantiser': (V1, lambda s: {**s, 'layer1.0.conv1.weight_scale': meta(1)}, r'weight_scale .*quantised'),
     'SE, linear': (
@@ -327,13 +337,17 @@ OTHERS: dict[str, tuple[str, Callable[[State], State], str]] = {
         r'layer1\.0\.se\.fc1\.weight .*attention',
     ),
     'SE, convolution': (V1, lambda s: {**s, 'layer1.0.se.conv1.weight': meta(4, 16, 1, 1)}, r'layer1\.0\.se\.conv1'),
-    'group norm': (V1, lambda s: without(s, r'running|tracked'), r'without running statistics'),
+    'group norm': (
+        V1,
+        lambda s: without(s, r'running|tracked'),
+        r'bn1\.running_mean is missing.*group, layer or instance norm',
+    ),
     'no mean': (V1, lambda s: without(s, r'layer2\.1\.bn1\.running_mean'), r'layer2\.1\.bn1\.running_mean is missing'),
     'grouped': (V1, lambda s: {**s, 'layer2.1.conv2.weight': meta(32, 4, 3, 3)}, r'layer2\.1\.conv2.*ResNeXt'),
     'pruned': (V1, lambda s: {**s, 'layer2.1.conv1.weight': meta(20, 32, 3, 3)}, r'layer2\.1\.'),
-    'missing block': (V1, lambda s: without(s, r'layer2\.1'), 'block 1 is missing'),
-    'missing stage': (V1, lambda s: without(s, r'layer2'), 'stage 2 is missing'),
-    'missing first block': (V1, lambda s: without(s, r'layer1\.0'), 'the first block of a stage is missing'),
+    'missing block': (V1, lambda s: without(s, r'layer2\.1'), r'no tensor for layer2\.1\.conv1'),
+    'missing stage': (V1, lambda s: without(s, r'layer2'), r'no tensor for layer2\.0\.conv1'),
+    'missing first block': (V1, lambda s: without(s, r'layer1\.0'), r'no tensor for layer1\.0\.conv1'),
     'missing first blocks': (V1, lambda s: without(s, r'layer\d\.[01]'), 'the first block of a stage is missing'),
     'missing first stage of a list': (
         'cifar_resnet18',
@@ -344,7 +358,7 @@ OTHERS: dict[str, tuple[str, Callable[[State], State], str]] = {
     ),
     'missing first stage of osmr': (
         'cifar_resnet18',
-        lambda s: without(rename(s, LAYOUTS['osmr']), 'stage1'),
+        lambda s: without(rename(s, 'osmr'), 'stage1'),
         'stage 1 is missing before 2',
     ),
     'missing first stage': ('cifar_resnet18', lambda s: without(s, r'layer1'), 'stage 1 is missing before 2'),
@@ -357,45 +371,48 @@ OTHERS: dict[str, tuple[str, Callable[[State], State], str]] = {
     'needless projection': (
         V1,
         lambda s: {**s, 'layer1.0.downsample.0.weight': meta(16, 16, 1, 1), **norm('layer1.0.downsample.1', 16)},
-        r'layer1\.0\.downsample\.[01] .*no place',
+        r'layer1\.0\.downsample\.[01]\.weight .*no place',
     ),
     'pooled projection': (
         V1,
         lambda s: respell(s, (r'downsample\.1', 'downsample.2'), (r'downsample\.0', 'downsample.1')),
-        r'downsample\.1 stands at place 1 of a shortcut',
+        r'layer2\.0\.downsample\.1\.weight .*average pooling',
     ),
     'projection without norm': (V1, lambda s: without(s, r'downsample\.1'), r'downsample\.1'),
-    'final norm of V1': (V1, lambda s: {**s, **norm('bn2', 64)}, r'norms outside of the blocks: bn1, bn2'),
-    'stem norm of V2': (V2, lambda s: {**without(s, r'^norm'), **norm('bn1', 16)}, r'bn1 .*stem norm'),
-    'both norms of V2': (V2, lambda s: {**s, **norm('bn1', 16)}, 'stem norm'),
+    'final norm of V1': (V1, lambda s: {**s, **norm('bn2', 64)}, r'bn1\.weight and bn2\.weight take the same place'),
+    'stem norm of V2': (V2, lambda s: {**without(s, r'^norm'), **norm('bn1', 16)}, r'bn1\.weight has shape \(16,\)'),
+    'both norms of V2': (V2, lambda s: {**s, **norm('bn1', 16)}, 'norm.weight and bn1.weight take the same place'),
     'projection norm of V2': (V2, lambda s: {**s, **norm('layer2.0.downsample.1', 32)}, r'layer2\.0\.downsample\.1'),
     'bias in V2': (
         V2,
         lambda s: {**s, **{f'layer{i}.{j}.conv2.bias': meta(16 << i - 1) for i in (1, 2, 3) for j in range(3)}},
-        r'conv2\.bias: a bias on what bypasses the norms',
+        r'conv2\.bias .*a bias on what no norm alone reads',
     ),
     'one bias': (
         V1,
         lambda s: {**s, 'layer1.0.conv1.bias': meta(16)},
         r'layer\d\.\d\.conv1\.bias is missing, but layer1\.0\.conv1\.bias',
     ),
-    'raw pre-activation code': (
-        V2,
-        lambda s: respell(s, (r'^norm', 'bn')),
-        'neither the statistics nor a known spelling',
+    'duplicate': (
+        V1,
+        lambda s: {**s, 'layer1.0.conv_1.weight': meta(16, 16, 3, 3)},
+        r'conv1\.weight and layer1\.0\.conv_1\.weight take the same place',
     ),
-    'duplicate': (V1, lambda s: {**s, 'layer1.0.conv_1.weight': meta(16, 16, 3, 3)}, 'the same layer twice'),
-    'unknown tensor': (V1, lambda s: {**s, 'temperature': meta()}, 'temperature belongs to no network of ours'),
-    'wrong numbers': (V1, lambda s: respell(s, (r'layer1\.0\.conv1', 'layer1.0.conv3')), 'not numbered from 0 or 1'),
+    'unknown tensor': (V1, lambda s: {**s, 'temperature': meta()}, 'temperature .*no place in any network of ours'),
+    'wrong numbers': (
+        V1,
+        lambda s: respell(s, (r'layer1\.0\.conv1', 'layer1.0.conv3')),
+        r'no tensor for layer1\.0\.conv1',
+    ),
     'ReLU before the sum': (
         V1,
         lambda s: respell(s, (r'(?<=\d\.)conv(\d)', r'conv\1.0'), (r'(?<=\d\.)bn(\d)', r'conv\1.1')),
-        'lacks its convolutions',
+        'no block changes the width',
     ),
     'sequence without activation': (
         V1,
         lambda s: respell(s, (r'(?<=\d\.)(conv|bn)(\d)', lambda m: f'left.{2 * int(m[2]) - 2 + (m[1] == "bn")}')),
-        'places .* of a sequence',
+        r'layer1\.0\.left\.2\.weight .*no place',
     ),
     'chain': (V1, lambda s: {'features.0.weight': meta(64, 3, 3, 3), 'features.0.bias': meta(64)}, 'VGG'),
     'transformer': (V1, lambda s: {'blocks.0.attn.qkv.weight': meta(9, 3)}, 'transformer'),
@@ -435,7 +452,7 @@ def test_a_preactivation_network_with_stem_norm_is_refused() -> None:
             if before != width:
                 state[f'stage{stage}.{i}.shortcut.weight'] = meta(width, before, 1, 1)
     state |= {'linear.weight': meta(100, 512), 'linear.bias': meta(100)}
-    with pytest.raises(InputError, match='of a sequence'):
+    with pytest.raises(InputError, match="weiaicunzai's pre-activation code"):
         recognise(state)
 
 
@@ -454,7 +471,7 @@ def test_what_profilers_and_pruners_leave_is_dropped_by_name() -> None:
 
 
 def test_the_stage_that_trades_declares_and_never_runs_is_dropped() -> None:
-    state = rename(shapes('wide_resnet16_2'), LAYOUTS['xternalz'])
+    state = rename(shapes('wide_resnet16_2'), 'xternalz')
     spare = {f'sub_block1{key[6:]}': tensor for key, tensor in state.items() if key.startswith('block1.')}
     found = recognise({f'module.{key}': tensor for key, tensor in (state | spare).items()})
     assert found.network.architecture() == ('wide_resnet16_2', {}) and len(found.dropped) == len(spare)
@@ -479,7 +496,7 @@ def test_biases_before_norms_are_folded_into_their_means() -> None:
         mean = key.replace('conv', 'bn').replace('downsample.0', 'downsample.1').replace('weight', 'running_mean')
         expected[mean] = state[mean] - bias
     net = Net('v1', 'basic', (1, 2, 1))
-    assert any('biases' in note for note in found.assumptions)
+    assert any('biases' in note for note in found.notes)
     error = (forward(net, found.state_dict, x) - forward(net, expected, x)).abs().max()
     assert error < 1e-9 * forward(net, expected, x).abs().max()
     model = nn.Conv2d(3, 8, 3, padding=1).double()
@@ -533,109 +550,3 @@ def test_a_network_that_normalises_its_input_brings_the_constants() -> None:
         recognise({**state, '0.mean': mean})
     with pytest.raises(InputError, match=r'no mean and std of pixels from 0 to 1'):
         recognise({**state, '0.mean': 255 * mean, '0.std': 255 * std})
-
-
-# --------------------------------------------------------------------------------- what the norms testify to
-
-
-def trained(model: nn.Module, change: Callable[[nn.Module], None] | None = None) -> State:
-    """A network whose norms have seen images: their running statistics are those of its own features."""
-    generator = torch.Generator().manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
-            nn.init.uniform_(module.weight, 0.3, 1.2, generator=generator)
-            nn.init.normal_(module.bias, 0, 0.3, generator=generator)
-        if change:
-            change(module)
-    with torch.no_grad():
-        model.train()(torch.randn(128, 3, 32, 32, generator=generator))
-    return model.eval().state_dict()
-
-
-def pad_at_end(module: nn.Module) -> None:
-    if isinstance(module, PadShortcut):
-        module.pad = (0, 0, 0, 0, 0, module.pad[4] + module.pad[5])
-
-
-def no_shortcut(module: nn.Module) -> None:
-    if hasattr(module, 'downsample'):
-        module.downsample = nn.Module()
-        module.downsample.forward = lambda x: 0  # type: ignore[method-assign]
-
-
-def raw_projection(module: nn.Module) -> None:
-    if hasattr(module, 'projects'):
-        module.projects = False
-
-
-def max_pooling(module: nn.Module) -> None:
-    if isinstance(module, CifarResNet):
-        module.act1 = nn.Sequential(module.act1, nn.MaxPool2d(3, 2, 1))
-
-
-def dead_norm(module: nn.Module) -> None:
-    if hasattr(module, 'projects') and not module.projects:
-        module.conv1.weight.detach().zero_()
-
-
-class Leaky(nn.LeakyReLU):
-    def __init__(self, inplace: bool = False) -> None:
-        super().__init__(0.1, inplace)
-
-
-A, DEEP = {'shortcut_type': 'A'}, 'preact_resnet164'
-WITNESSED = [
-    ('cifar_resnet20', A, None, 'on both sides alike, as the norms'),
-    ('cifar_resnet20', A, pad_at_end, 'padded at the end'),
-    ('cifar_resnet20', A, no_shortcut, 'a plain net'),
-    ('cifar_resnet20', {}, None, 'no pooling after the stem, as the norms'),
-    ('cifar_resnet20', {}, max_pooling, r'something \(max pooling\?\) stands between the stem and the blocks'),
-    ('preact_resnet20', {}, dead_norm, 'the activated input, as the norms'),
-    ('preact_resnet20', A, None, 'on both sides alike, as the norms'),
-    ('preact_resnet20', A, pad_at_end, 'padded at the end'),
-    ('preact_resnet20', A, no_shortcut, 'a plain net'),
-    ('preact_resnet20', {}, None, 'the activated input, as the norms'),
-    ('preact_resnet20', {}, raw_projection, 'read the raw input'),
-    ('wide_resnet16_2', {}, None, 'the activated input, as the norms'),
-    ('wide_resnet16_2', {}, raw_projection, 'read the raw input'),
-    (DEEP, {}, None, 'the activated input, as the norms'),
-    (DEEP, {}, raw_projection, 'read the raw input'),
-    (DEEP, {'act_layer': Leaky}, None, r'leaky ReLU \(0.1\), not ReLU'),
-    ('preact_resnet20', {'act_layer': 'silu'}, None, 'SiLU, not ReLU'),
-    (DEEP, {}, None, 'ReLU, as the norms'),
-]
-
-
-@pytest.mark.parametrize(('name', 'args', 'change', 'verdict'), WITNESSED)
-def test_what_keys_cannot_show_the_statistics_do(
-    name: str, args: dict[str, object], change: Callable[[nn.Module], None] | None, verdict: str
-) -> None:
-    cls, row = network_class(name), ARCHITECTURES[name]
-    torch.manual_seed(0)
-    layers = {'layers': (3, 3, 3)} if name == DEEP else {}
-    state = trained(cls(**{**row.model_args(), **layers, **args}, zero_init_last=False), change)
-    try:
-        said = ' '.join(recognise(state).assumptions)
-    except InputError as error:
-        said = str(error)
-    assert re.search(verdict, said), said
-    assert recognise(state, attested=True).network.cls is cls, 'what is known from elsewhere needs no witness'
-
-
-def test_filters_that_were_pruned_afterwards_are_no_pooling() -> None:
-    torch.manual_seed(0)
-    state = trained(timm.create_model('cifar_resnet20', zero_init_last=False))
-    for key, tensor in state.items():
-        if re.search(r'layer.*conv\d\.weight', key):
-            tensor[::5] = 0
-    assert 'no pooling after the stem' in ' '.join(recognise(state).assumptions)
-
-
-def test_random_statistics_decide_nothing() -> None:
-    for cls in (CifarResNet, PreActResNet):
-        for shortcut_type in 'AB':
-            narrow = [cls('basic', (1, 1, 1), (4, 8, 12), shortcut_type=shortcut_type) for _ in range(8)]
-            # the fewer numbers, the more easily they fit by chance
-            for model in (small(cls, shortcut_type=shortcut_type), *map(randomise, narrow, range(8))):
-                assert not any('statistics' in note for note in recognise(model.state_dict()).assumptions)
