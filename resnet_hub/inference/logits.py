@@ -16,7 +16,6 @@ from resnet_hub.data.labelled import LabelledImages
 from resnet_hub.data.sources import read_labelled
 from resnet_hub.inference.mode import evaluation_mode
 from resnet_hub.inference.transform import channels_of, make_transform, normalisation, size_of, warn_of_size
-from resnet_hub.registry import load_model
 from resnet_hub.utils.distributed import all_sum, is_first, rank, world_size
 from resnet_hub.utils.errors import InputError, ResnetHubError
 
@@ -29,11 +28,6 @@ class Outputs(NamedTuple):
     logits: Tensor  #: float32 (N, classes)
     features: Tensor | None  #: float32 (N, width), what the classifier gets; None unless asked for
     images_per_second: float  #: of the network alone
-
-
-def as_model(model: nn.Module | str) -> nn.Module:
-    """Return the network itself, or load the one of this name."""
-    return load_model(model) if isinstance(model, str) else model
 
 
 def as_images(data: Data, split: str = 'test', need_labels: bool = True) -> Images | LabelledImages:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from resnet_hub.registry import resolve_model
+from resnet_hub.registry import as_model
 from resnet_hub.utils.errors import InputError, ResnetHubError
 
 
@@ -95,7 +95,7 @@ def optimize(
     """
     if dtype not in (None, torch.bfloat16, torch.float16):
         raise InputError(f'dtype must be torch.bfloat16, torch.float16 or None, not {dtype}')
-    model = resolve_model(model)
+    model = as_model(model)
     if compile:
         check_compiler(next(model.parameters()).device)
     model = _fold_norms(copy.deepcopy(model)).to(memory_format=torch.channels_last)

@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from resnet_hub.data.decode import find_images, read_image
-from resnet_hub.inference.logits import as_model
 from resnet_hub.inference.mode import evaluation_mode
 from resnet_hub.inference.optimize import InferenceModel, optimize
 from resnet_hub.inference.transform import channels_of, make_transform, normalise_like, warn_of_size
+from resnet_hub.registry import as_model
 from resnet_hub.utils.errors import InputError
 
 #: many, because starting a task takes a third of the time of a 32×32 image; few, so that Ctrl-C ends soon

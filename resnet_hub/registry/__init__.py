@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from resnet_hub.registry.entrypoints import register
-from resnet_hub.registry.loading import load_model, resolve_model
+from resnet_hub.registry.loading import as_model, load_model
 from resnet_hub.registry.torch_hub import hub_entrypoint
 
-__all__ = ['hub_entrypoint', 'load_model', 'register', 'resolve_model']
+__all__ = ['as_model', 'hub_entrypoint', 'load_model', 'register']
 
 register()

@@ -16,7 +16,7 @@ from resnet_hub.utils.distributed import choose_device
 from resnet_hub.utils.errors import InputError, ResnetHubError, did_you_mean
 
 
-def resolve_model(model: nn.Module | str | Path, device: str | None = None) -> nn.Module:
+def as_model(model: nn.Module | str | Path, device: str | None = None) -> nn.Module:
     """Return a network as it is, or the one that a name stands for, see `load_model`.
 
     Raises:

@@ -10,7 +10,7 @@ from torch import nn
 
 from resnet_hub.checkpoints.folder import make_config, write_folder
 from resnet_hub.models import CifarResNet
-from resnet_hub.registry import load_model, resolve_model
+from resnet_hub.registry import as_model, load_model
 from resnet_hub.utils.errors import InputError, ResnetHubError
 
 
@@ -100,10 +100,10 @@ def test_a_bug_of_ours_keeps_its_kind(folder, error, source, monkeypatch):
 
 def test_a_network_or_a_name():
     model = nn.Identity()
-    assert resolve_model(model) is model
-    assert resolve_model('cifar_resnet20.cifar10', 'cpu').num_classes == 10
+    assert as_model(model) is model
+    assert as_model('cifar_resnet20.cifar10', 'cpu').num_classes == 10
     for wrong in (3, None, [model]):
         with pytest.raises(InputError, match=f'its name is needed, not {type(wrong).__name__}'):
-            resolve_model(wrong)
+            as_model(wrong)
     with pytest.raises(InputError, match='the name of a model is needed, not Identity'):
         load_model(model)
