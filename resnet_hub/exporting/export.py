@@ -106,7 +106,14 @@ def export(
         dynamic_batch,
         Preprocessing(cfg).eval() if with_preprocessing else None,
         calibration,
-        describe(network, name, writer.PACKAGES, int8=int8, preprocessing=with_preprocessing),
+        describe(
+            network,
+            name,
+            writer.PACKAGES,
+            int8=int8,
+            preprocessing=with_preprocessing,
+            dynamic_batch=dynamic_batch,
+        ),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix='.export-') as folder:

@@ -31,7 +31,7 @@ class WithPreprocessing(nn.Module):
 def write(network: nn.Module, path: Path, options: Options) -> None:
     """Write a network as a .pt2 file."""
     if options.calibration is not None:
-        raise InputError('int8 is written as onnx or openvino, not as pt2; optimize(model, int8=...) stays in PyTorch')
+        raise InputError('int8 is written as onnx, openvino or executorch, not as pt2')
     example = options.example
     dynamic = ({0: torch.export.Dim('batch')},) if options.dynamic_batch else None
     if options.preprocessing:
