@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from resnet_hub.registry import as_model
+from resnet_hub.runtimes.exported import ExportedNetwork
 from resnet_hub.utils.errors import InputError, ResnetHubError
 
 
@@ -26,18 +27,28 @@ class InferenceModel(nn.Module):
         model: the network; it must not be used elsewhere.
         dtype: type to compute in, under autocast; None: that of the model, which is then also that of the logits.
         compile: compile it with its weights as constants.
+        run: what computes the logits in the place of `model`: a network converted for another runtime.
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype | None = None, compile: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        dtype: torch.dtype | None = None,
+        compile: bool = False,
+        run: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.model = model.requires_grad_(False)
         self.dtype = dtype
+        self.run = run
         # PyTorch keeps eight compilations of each code object. A trace has its own code object, while all networks of
         # one class share that of the class.
         self.compiled = torch.compile(_trace(model).forward) if compile else None
         self.eval()
 
     def forward(self, x: Tensor) -> Any:
+        if self.run:
+            return self.run(x)
         x = x.contiguous(memory_format=torch.channels_last)
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
@@ -66,7 +77,12 @@ class InferenceModel(nn.Module):
 
 
 def optimize(
-    model: nn.Module | str, example: Tensor | None = None, compile: bool = False, dtype: torch.dtype | None = None
+    model: nn.Module | str,
+    example: Tensor | None = None,
+    compile: bool = False,
+    dtype: torch.dtype | None = None,
+    backend: str | None = None,
+    int8: Tensor | None = None,
 ) -> InferenceModel:
     """Return a network that only infers and gives the same logits, sooner.
 
@@ -87,15 +103,29 @@ def optimize(
             and for tensors made in inference mode. Do not change the weights after that.
         dtype: torch.bfloat16 or torch.float16, for the convolutions and the classifier, under autocast. Processors are
             fast in bfloat16 if `torch.cpu.get_capabilities()` has 'avx512_bf16'. None: the type of the model.
+        backend: 'openvino' lets OpenVINO compute, in float32 or int8, on the processor; it needs the extra `export`.
+            None: PyTorch computes.
+        int8: images as the network takes them, float32 (N, C, H, W), 300 for example, which set the ranges of the
+            activations: compute with 8-bit integers. Logits then differ a little, and so do 0.5 to 1.5 % of the
+            predictions. Do not take test images. Needs `backend`.
 
     Raises:
         InputError: torch.fx cannot trace the network; a norm to fold, or the convolution before it, is called twice;
-            another dtype; or `model` is neither a network nor a known name.
+            another dtype or backend; options that do not go together; or `model` is neither a network nor a known name.
         ResnetHubError: torch.compile does not work on this machine.
+        MissingExtraError: the packages of the backend are not installed.
     """
+    if backend not in (None, 'openvino'):
+        raise InputError(f"backend must be 'openvino' or None, not {backend!r}")
+    if backend and (compile or dtype):
+        raise InputError(f'the backend {backend} compiles the network itself: leave out compile and dtype')
+    if int8 is not None and not backend:
+        raise InputError("int8 needs backend='openvino'")
     if dtype not in (None, torch.bfloat16, torch.float16):
         raise InputError(f'dtype must be torch.bfloat16, torch.float16 or None, not {dtype}')
     model = as_model(model)
+    if isinstance(model, ExportedNetwork):
+        raise InputError('an exported network runs as it is: optimize the network that was exported')
     if compile:
         check_compiler(next(model.parameters()).device)
     model = _fold_norms(copy.deepcopy(model)).to(memory_format=torch.channels_last)
@@ -103,10 +133,25 @@ def optimize(
         for module in model.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.to(dtype)  # once; autocast alone would do it at every call
-    fast = InferenceModel(model, dtype, compile)
+    fast = InferenceModel(model, dtype, compile, _convert(model, example, int8) if backend else None)
     if example is not None:
         fast(example)
     return fast
+
+
+def _convert(model: nn.Module, example: Tensor | None, int8: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """Return a function that computes the logits of a folded network with OpenVINO, for images of one size."""
+    from resnet_hub.inference import openvino
+    from resnet_hub.runtimes.openvino import compile_model
+
+    like = int8 if int8 is not None else example
+    cfg: Any = getattr(model, 'pretrained_cfg', {})
+    if like is None and 'input_size' not in cfg:
+        raise InputError('the network does not say which size its images have: give example')
+    size = cfg['input_size'][1:] if like is None else like.shape[2:]
+    channels = getattr(model, 'in_chans', 3) if like is None else like.shape[1]
+    converted = openvino.convert(model.to(memory_format=torch.contiguous_format), (-1, channels, *size))
+    return compile_model(converted if int8 is None else openvino.quantise(converted, int8))
 
 
 class _Tracer(fx.Tracer):

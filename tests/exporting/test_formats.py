@@ -15,7 +15,7 @@ from PIL import Image
 
 from resnet_hub import InputError, export, load_model
 from resnet_hub.data.images import Images
-from resnet_hub.inference.predict import make_transform
+from resnet_hub.inference.transform import make_transform
 from resnet_hub.runtimes.formats import FORMATS
 from tests.conftest import ROOT
 

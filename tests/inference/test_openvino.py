@@ -1,0 +1,67 @@
+"""optimize(backend='openvino'): another runtime in the place of PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from resnet_hub import InputError, load_model, optimize, predict
+from tests.conftest import ROOT
+
+pytest.importorskip('openvino')
+
+NAME = 'cifar_resnet8.cifar10'
+CAT = ROOT / 'tests' / 'images' / 'cat.jpg'
+
+
+@pytest.fixture(scope='module')
+def fast() -> torch.nn.Module:
+    return optimize(NAME, backend='openvino')
+
+
+def test_logits_are_those_of_the_network(fast: torch.nn.Module) -> None:
+    """For any number of images, in any memory order; in float32 also where the processor has bfloat16."""
+    network = load_model(NAME, 'cpu')
+    for count in (3, 1):
+        x = torch.randn(count, 3, 32, 32).to(memory_format=torch.channels_last)
+        with torch.no_grad():
+            expected = network(x)
+        assert (fast(x) - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_a_second_call_leaves_the_first_result_alone(fast: torch.nn.Module) -> None:
+    first = fast(torch.randn(2, 3, 32, 32))
+    before = first.clone()
+    fast(torch.randn(2, 3, 32, 32))
+    assert torch.equal(first, before)
+
+
+def test_predict_takes_it(fast: torch.nn.Module) -> None:
+    assert next(iter(predict(fast, [CAT]))).classes[0][0] == 'cat'
+
+
+def test_int8_is_close() -> None:
+    pytest.importorskip('nncf')
+    network = load_model(NAME, 'cpu')
+    images = torch.randn(40, 3, 32, 32)
+    fast = optimize(network, backend='openvino', int8=images)
+    with torch.no_grad():
+        expected = network(images)
+    difference = (fast(images) - expected).abs().max() / expected.abs().max()
+    assert 1e-4 < difference < 0.3
+    assert (fast(images).argmax(1) == expected.argmax(1)).double().mean() > 0.8
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        ({'backend': 'tensorrt'}, "backend must be 'openvino' or None, not 'tensorrt'"),
+        ({'backend': 'openvino', 'compile': True}, 'leave out compile and dtype'),
+        ({'int8': torch.zeros(1, 3, 32, 32)}, "int8 needs backend='openvino'"),
+    ],
+)
+def test_refusals(options: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        optimize(NAME, **options)
