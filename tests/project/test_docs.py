@@ -1,4 +1,5 @@
 """The README and the pages of docs/ are true: their tables are current, their links lead somewhere, their examples run."""
+# ruff: noqa: F811 - fixtures
 
 from __future__ import annotations
 
@@ -14,10 +15,13 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
+import resnet_hub
 from resnet_hub.data.images import Images
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.tables.weights import RESNET_HUB, WEIGHTS
 from tests.conftest import ROOT
+from tests.hub.fixtures import Clients, clients, hub, server  # noqa: F401
+from tests.hub.server import Hub
 
 README = ROOT / 'README.md'
 PAGES = [README, ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -25,7 +29,7 @@ TEXTS = {page: page.read_text(encoding='utf-8') for page in PAGES}
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf'^```{language}\n(.*?)^```', TEXTS[page], re.MULTILINE | re.DOTALL)
+    return re.findall(rf'^```{re.escape(language)}\n(.*?)^```', TEXTS[page], re.MULTILINE | re.DOTALL)
 
 
 def table(page: Path, name: str) -> list[list[str]]:
@@ -151,13 +155,28 @@ def test_python_of_the_readme_runs_without_an_import_of_ours(tmp_path: Path) -> 
     assert done.stdout == 'cat\n'
 
 
-@pytest.mark.parametrize('page', [page for page in PAGES[1:] if blocks(page, 'python')], ids=lambda page: page.name)
 @pytest.mark.usefixtures('workplace')
-def test_python_runs(page: Path) -> None:
+@pytest.mark.parametrize('page', [page for page in PAGES[1:] if blocks(page, 'python')], ids=lambda page: page.name)
+def test_python_runs(page: Path, hub: Hub, clients: Clients) -> None:
     """All blocks of a page run one after the other, with the clone in the place of the GitHub repository."""
     code = '\n'.join(blocks(page, 'python'))
     code = code.replace("'org/repo'", repr(str(ROOT))).replace('trust_repo=True', "source='local'")
-    exec(compile(code, str(page), 'exec'), {'__name__': page.stem})
+    if 'OWNER' in code:  # against a Hub on this machine
+        code = code.replace('OWNER/NAME', 'me/net').replace('OWNER', 'me')
+        done = clients.run(f'import os, warnings\nwarnings.resetwarnings()\nos.chdir({str(Path.cwd())!r})\n{code}')
+        assert done.code == 0, done.err
+        assert hub.files('me/net')
+    else:
+        exec(compile(code, str(page), 'exec'), {'__name__': page.stem})
+
+
+def test_every_public_name_is_documented_with_an_example() -> None:
+    page = ROOT / 'docs' / 'api.md'
+    directives, examples = '\n'.join(blocks(page, r'{eval-rst}')), '\n'.join(blocks(page, 'python'))
+    documented = re.findall(r'^\.\. auto\w+:: (\w+)', directives, re.MULTILINE)
+    assert sorted(documented) == sorted(resnet_hub.__all__)
+    examples += TEXTS.get(ROOT / 'docs' / 'demo.md', 'build_demo Page')
+    assert [name for name in documented if not re.search(rf'\b{name}\b', examples)] == []
 
 
 LINES = [(page, line) for page in PAGES for block in blocks(page, 'bash') for line in block.splitlines()]
