@@ -29,7 +29,7 @@ TEXTS = {page: page.read_text(encoding='utf-8') for page in PAGES}
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf'^```{re.escape(language)}\n(.*?)^```', TEXTS[page], re.MULTILINE | re.DOTALL)
+    return re.findall(rf'^```{language}\n(.*?)^```', TEXTS[page], re.MULTILINE | re.DOTALL)
 
 
 def table(page: Path, name: str) -> list[list[str]]:
@@ -172,7 +172,7 @@ def test_python_runs(page: Path, hub: Hub, clients: Clients) -> None:
 
 def test_every_public_name_is_documented_with_an_example() -> None:
     page = ROOT / 'docs' / 'api.md'
-    directives, examples = '\n'.join(blocks(page, r'{eval-rst}')), '\n'.join(blocks(page, 'python'))
+    directives, examples = '\n'.join(blocks(page, '.eval-rst.')), '\n'.join(blocks(page, 'py(?:thon)?'))
     documented = re.findall(r'^\.\. auto\w+:: (\w+)', directives, re.MULTILINE)
     assert sorted(documented) == sorted(resnet_hub.__all__)
     examples += TEXTS.get(ROOT / 'docs' / 'demo.md', 'build_demo Page')
