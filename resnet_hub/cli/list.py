@@ -74,19 +74,22 @@ def _weights_row(row: Any, verify: bool) -> dict[str, Any]:
         **figures,
         'license': row.publisher.license,
         'publisher': row.publisher.name,
-        **({'file': _verify(row)} if verify else {}),
+        'file': _state_of_file(row, verify),
     }
 
 
-def _verify(row: Any) -> str:
-    from resnet_hub.weights.fetch import check_digest, find
+def _state_of_file(row: Any, verify: bool) -> str:
+    """Whether the file is on this machine, or has to be downloaded at first use, and whether it is the published one."""
+    from resnet_hub.weights.cache import check_digest, find
 
     path = find(row.name)
-    if row.url and not path.is_file():
-        return 'not here'
-    if row.url and not row.repo_id:
-        return 'verified when it came'  # what is here was converted
-    check_digest(row.name, row, path)
+    if path is None:
+        return 'to download'
+    if not verify:
+        return 'here'
+    if row.path is None:
+        return 'verified at download'  # the file here is a conversion of the published one
+    check_digest(row, path)
     return 'verified'
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from resnet_hub.utils.errors import InputError, ResnetHubError
 from resnet_hub.utils.files import replacing
-from resnet_hub.weights.fetch import cache_folder
+from resnet_hub.weights.cache import cache_folder
 
 VERSION = '1.30.0'
 PACKAGE = f'onnxruntime-web@{VERSION}'

@@ -23,7 +23,7 @@ from torch import nn
 from resnet_hub.registry.help import help_text
 from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.datasets import DATASETS
-from resnet_hub.tables.weights import WEIGHTS, Weights, tags, weights_file
+from resnet_hub.tables.weights import WEIGHTS, Weights, tags
 
 _logger = logging.getLogger(__name__)
 _DEFAULT_DATASET = DATASETS['cifar10']
@@ -76,10 +76,10 @@ def _default_cfgs(name: str) -> dict[str, dict[str, Any]]:
 
 
 def _source(weights: Weights) -> dict[str, str]:
-    """Return the field of timm's cfg that says where weights are. timm reads a url only by HTTP."""
-    if weights.repo_id:
-        return {'hf_hub_id': weights.repo_id}
-    return {'url': weights.url} if weights.url else {'file': str(weights_file(weights.name))}
+    """Return the field of timm's cfg that says where weights are: in a file, on the Hub, or at an address."""
+    if weights.path and (weights.in_package or weights.path.is_file()):
+        return {'file': str(weights.path)}
+    return {'hf_hub_id': weights.repo_id} if weights.repo_id else {'url': str(weights.url)}
 
 
 def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:

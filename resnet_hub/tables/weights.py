@@ -19,6 +19,8 @@ from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.datasets import DATASETS, Dataset, Triple
 
 REPOSITORY = 'org/repo'  #: this project on GitHub
+RAW = f'https://github.com/{REPOSITORY}/raw'  #: followed by a branch or tag and a path: a file of this project
+OWNER = REPOSITORY.partition('/')[0]  #: the account on the Hub that our model cards name
 TABLE = Path(__file__).with_suffix('.csv')
 _ROOT = Path(__file__).parents[2]  # the clone, or the folder that the package is installed in
 _PACKAGED = 'resnet_hub/weights/'  # the folder of the weights that come with the package
@@ -109,22 +111,26 @@ class Weights(NamedTuple):
         return _ROOT / self.file if self.publisher is RESNET_HUB else None
 
     @property
-    def url(self) -> str | None:
-        """Address of the file; None where it comes with the package."""
+    def in_package(self) -> bool:
+        """Whether the file comes with the package. Our larger files are in the folder weights/ of a clone alone."""
+        return self.file.startswith(_PACKAGED)
+
+    def addresses(self, *refs: str) -> list[str]:
+        """The addresses of the file: its publisher's, or in this project's repository one for each branch or tag."""
         if self.publisher is not RESNET_HUB:
-            return self.file
-        return None if self.file.startswith(_PACKAGED) else f'hf-hub:{self.repo_id}'
+            return [self.file]
+        return [f'{RAW}/{ref}/{self.file}' for ref in refs]
+
+    @property
+    def url(self) -> str | None:
+        """The address of the file; None if it comes with the package."""
+        return None if self.in_package else self.addresses('main')[0]
 
     @property
     def repo_id(self) -> str | None:
-        """'OWNER/NAME' on the Hub of weights of ours that are too large for the package, else None."""
-        if self.publisher is not RESNET_HUB or self.file.startswith(_PACKAGED):
-            return None
-        return f'{OWNER}/{self.name}'
-
-
-#: who has our weights on the Hub, those that are too large for the package among them
-OWNER = os.environ.get('RESNET_HUB_OWNER') or 'org'
+        """'OWNER/NAME' of our larger files on the Hub, where RESNET_HUB_OWNER names an account that has them."""
+        owner = os.environ.get('RESNET_HUB_OWNER')
+        return f'{owner}/{self.name}' if owner and self.path and not self.in_package else None
 
 
 def _numbers(cell: str) -> Any:

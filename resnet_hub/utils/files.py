@@ -1,7 +1,8 @@
-"""Files that are written whole or not at all, and the same tensors as the same bytes."""
+"""Write files whole or not at all, and the same tensors as the same bytes."""
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import secrets
 from collections.abc import Iterator, Mapping
@@ -11,34 +12,35 @@ from pathlib import Path
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-_METADATA = {'format': 'pt'}  # several entries would come out in random order, and the digest with them
+_METADATA = {'format': 'pt'}  # safetensors writes several entries in random order, which would change the digest
+_TEMPORARY = '.resnet-hub-'  # in the names of temporary files, so that no file of the user's is taken for one
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends, and vanishes if the block fails."""
+    """Give a temporary path beside `path`. It replaces `path` when the block ends, and is removed if the block fails."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}')
+    temporary = path.with_name(f'.{path.name}{_TEMPORARY}{secrets.token_hex(4)}')
     temporary.touch(exist_ok=False)
-    mode = temporary.stat().st_mode  # as the umask has it
+    mode = temporary.stat().st_mode  # as the umask wants it
     try:
         yield temporary
-        temporary.chmod(mode)  # safetensors puts a file of its own there, for the owner alone
+        temporary.chmod(mode)  # safetensors replaces the file by one that only its owner may read
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(path: str | Path) -> None:
-    """Remove what `replacing` left beside `path` where a process was killed; only where no other one writes it now."""
+    """Remove the temporary files of `path` that killed processes left. No other process may be writing `path` now."""
     path = Path(path)
-    for leftover in path.parent.glob(f'.{path.name}.????????'):
+    for leftover in path.parent.glob(f'.{glob.escape(path.name)}{_TEMPORARY}{"[0-9a-f]" * 8}'):
         leftover.unlink()
 
 
 def digest(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     sha = hashlib.sha256()
     with open(path, 'rb') as file:
         while block := file.read(1 << 20):
@@ -47,12 +49,12 @@ def digest(path: str | Path) -> str:
 
 
 def halve(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Half precision for convolutions and classifier; norms, biases and counters stay as they are."""
+    """Return a state dict with convolutions and classifier in half precision. Norms, biases and counters stay."""
     return {k: v.half() if v.ndim > 1 and v.is_floating_point() else v for k, v in state_dict.items()}
 
 
 def encode(state_dict: Mapping[str, Tensor]) -> bytes:
-    """The safetensors file of a state dict: the same tensors give the same bytes."""
+    """Return the bytes of a safetensors file. The same tensors give the same bytes."""
     return save(_plain(state_dict), metadata=_METADATA)
 
 
@@ -61,6 +63,6 @@ def _plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_weights(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
-    """Write what `encode` gives, without its bytes in memory."""
+    """Write the file whose bytes `encode` returns, without holding them in memory."""
     with replacing(path) as temporary:
         save_file(_plain(state_dict), temporary, metadata=_METADATA)

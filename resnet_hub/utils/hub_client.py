@@ -1,14 +1,17 @@
-"""What stands between us and the Hub's client: bounded waiting, bounded repetition, one line for every failure."""
+"""Operations on the Hub: limits on waiting and on repetition, and one line for every failure."""
 
 from __future__ import annotations
 
 import errno
 import json
+import socket
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from urllib.request import getproxies, proxy_bypass
 
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -25,29 +28,34 @@ from huggingface_hub.utils import get_session
 from resnet_hub.utils.errors import InputError, ResnetHubError
 
 _T = TypeVar('_T')
-TIMEOUT = 60.0  #: seconds that the Hub may be silent; the client itself waits for ever
+TIMEOUT = 60.0  #: seconds that the Hub may be silent; the client itself has no limit
+_CONNECT_TIMEOUT = 10.0  #: seconds that the first connection to a host may take
 _PAUSES = (1, 3)  #: seconds before an operation is tried again
 _LONGEST_PAUSE = 60
-_PASSING = {408, 412, 429, 500, 502, 503, 504}  #: answers that may be others next time; 412: somebody else committed
+_PASSING = {408, 412, 429, 500, 502, 503, 504}  #: statuses that may pass; 412: somebody else committed in between
 _NO_SPACE = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
 class DamagedError(ResnetHubError):
-    """What arrived is not what was sent."""
+    """The bytes that arrived are not the bytes that were sent."""
+
+
+class _UnreachableError(Exception):
+    """The host of a request cannot be resolved or connected to."""
 
 
 def ask(what: str, operation: Callable[[], _T]) -> _T:
-    """Run an operation on the Hub that may be repeated as a whole; again where its failure may pass.
+    """Run an operation on the Hub, and run it again if it fails in a way that may pass.
 
-    The client repeats some requests by itself (LFS transfers, listings of files), others it sends once: a commit,
-    the creation of a repository, its description, a download that is answered by 5xx or comes with the wrong length.
+    The client repeats some requests by itself (LFS transfers, listings of files) and sends others once: a commit, the
+    creation of a repository, its description, a download that fails with a status of 500 or more or with a wrong length.
 
     Args:
-        what: what it is about, the beginning of the error: a repository.
-        operation: finds out by itself what is left to do.
+        what: the repository, for the beginning of the error.
+        operation: may be called several times; it must find out by itself what is left to do.
 
     Raises:
-        InputError, ResnetHubError: one line for any failure that is not a bug.
+        InputError, ResnetHubError: the operation failed, and it is not a bug. The message is one line.
     """
     for pause in (*_PAUSES, None):
         try:
@@ -59,31 +67,66 @@ def ask(what: str, operation: Callable[[], _T]) -> _T:
                 if line is None:
                     raise
                 kind = InputError if isinstance(error, HFValidationError) else ResnetHubError
-                raise kind(f'{what}: {line}') from None
+                raise kind(f'{what}: {line}') from error
             time.sleep(min(max(pause, _retry_after(error)), _LONGEST_PAUSE))
     raise AssertionError('unreachable')
 
 
+_lock = threading.Lock()
+_running = 0  #: calls of `ask` in progress, in all threads
+_reached: set[tuple[str, int]] = set()  #: hosts and ports that were connected to since the first of them began
+
+
 @contextmanager
 def _time_limit() -> Iterator[None]:
-    """Most requests of the client have no limit, some say so explicitly: what they lack is set as they leave."""
+    """Give every request a time limit while the block runs. Blocks may overlap in several threads.
+
+    Most requests of the client have no limit, and some say so explicitly: the hook changes them as they leave. It stays
+    with the client's session, which the whole process shares, and does nothing while no block runs.
+    """
+    global _running
     session = get_session()
-    before = session.event_hooks
-    session.event_hooks = {**before, 'request': [*before.get('request', ()), _limit]}
+    with _lock:
+        if not _running:
+            _reached.clear()
+        _running += 1
+        hooks = session.event_hooks
+        if _limit not in hooks.get('request', ()):
+            session.event_hooks = {**hooks, 'request': [*hooks.get('request', ()), _limit]}
     try:
         yield
     finally:
-        session.event_hooks = before
+        with _lock:
+            _running -= 1
 
 
 def _limit(request: Any) -> None:
+    if not _running:
+        return
     given = request.extensions.get('timeout', {})
     limits = {kind: given.get(kind) or TIMEOUT for kind in ('connect', 'read', 'write', 'pool')}
     request.extensions['timeout'] = limits
+    _check_reachable(request.url)
+
+
+def _check_reachable(url: Any) -> None:
+    """Connect once to a host that was not connected to yet: the client itself tries for 24 seconds, several times.
+
+    Raises:
+        _UnreachableError: the host cannot be resolved or connected to.
+    """
+    host, port = url.host, url.port or {'http': 80, 'https': 443}[url.scheme]
+    if (host, port) in _reached or (getproxies().get(url.scheme) and not proxy_bypass(host)):  # a proxy resolves names
+        return
+    try:
+        socket.create_connection((host, port), timeout=min(TIMEOUT, _CONNECT_TIMEOUT)).close()
+    except OSError as error:
+        raise _UnreachableError(f'{host}: {error.strerror or error}') from error
+    _reached.add((host, port))
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The failure of a request, out of what the client wraps around it."""
+    """Return the failure of a request itself, without what the client wraps around it."""
     wrapped = isinstance(error, LocalEntryNotFoundError) or _is_failed_transfer(error)
     return _cause(error.__cause__) if wrapped and error.__cause__ else error
 
@@ -93,7 +136,7 @@ def _is_failed_transfer(error: BaseException) -> bool:
 
 
 def _is_refused_transfer(error: BaseException) -> bool:
-    """The store found other bytes than the digest that was announced."""
+    """Whether the store found bytes with another digest than the announced one."""
     return _is_failed_transfer(error) and _status(_cause(error)) in (400, 422)
 
 
@@ -102,26 +145,26 @@ def _status(error: BaseException) -> int | None:
 
 
 def is_network(error: BaseException) -> bool:
-    """An error of httpx, which huggingface_hub 2 imports as httpx2, or what Xet makes of its own."""
+    """Whether an error is one of httpx (httpx2 in huggingface_hub 2), or one that Xet raises in its place."""
     of_httpx = any(base.__module__.startswith('httpx') for base in type(error).__mro__)
     of_xet = isinstance(error, ConnectionError | TimeoutError) and not isinstance(error, OfflineModeIsEnabled)
     return _status(error) is None and (of_httpx or of_xet)
 
 
 def _in_client(error: BaseException) -> bool:
-    """Whether it comes out of the client, or out of Xet, which has no frames of Python."""
+    """Whether the client raised an error, or Xet did, which has no Python frames."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return bool(frames) and frames[-1].f_globals['__name__'].startswith('huggingface_hub')
 
 
 def _is_garbled(error: BaseException) -> bool:
-    """An answer that is no JSON, or lacks what the client looks up in it."""
+    """Whether an answer was not JSON, or lacked a key that the client looked up."""
     decoding = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
     return decoding or (isinstance(error, KeyError) and _in_client(error))
 
 
 def _is_broken_transfer(error: BaseException) -> bool:
-    """As Xet tells of whatever is neither the network's nor the token's failure."""
+    """Whether Xet failed for a reason that is neither the network nor the token."""
     return type(error) is RuntimeError and _in_client(error)
 
 
@@ -139,7 +182,7 @@ def _retry_after(error: BaseException) -> int:
 
 
 def _explain(error: BaseException) -> str | None:
-    """What happened and what to do, in one line; None for what is no failure of the Hub, the network or the disk."""
+    """Return what happened and what to do, in one line; None if neither the Hub, the network nor the disk failed."""
     if _is_refused_transfer(error):
         return 'what arrived at the Hub is not what was sent; run it again'
     error = _cause(error)
@@ -152,6 +195,8 @@ def _explain(error: BaseException) -> str | None:
         return _STATUS.get(status, f'the Hub refuses it ({status} {" ".join(reason.split())}); check the request')
     if isinstance(error, DamagedError):
         return str(error)
+    if isinstance(error, _UnreachableError):
+        return f'the Hub cannot be reached ({error}); check the connection and run it again'
     if is_network(error):
         return f'the Hub cannot be reached ({type(error).__name__}); check the connection and run it again'
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
@@ -171,23 +216,23 @@ def _explain(error: BaseException) -> str | None:
     return None
 
 
-#: failures by the client's own kinds, special before general
+#: the client's own types of errors, special ones before general ones
 _SENTENCES: tuple[tuple[type[BaseException], str], ...] = (
     (OfflineModeIsEnabled, 'HF_HUB_OFFLINE is set; unset it to reach the Hub'),
     (
         LocalEntryNotFoundError,
-        'the Hub cannot be reached, and the cache has not all of it; check the connection and HF_HUB_OFFLINE',
+        'the Hub cannot be reached, and the cache lacks files; check the connection and HF_HUB_OFFLINE',
     ),
     (GatedRepoError, 'access is restricted; ask for it on the page of the repository, then run it again'),
-    (RevisionNotFoundError, 'it has no such revision; its page lists the branches and tags'),
+    (RevisionNotFoundError, 'there is no such revision; the page of the repository lists its branches and tags'),
     (RepositoryNotFoundError, 'no such repository, or a private one; check the name, and log in with `hf auth login`'),
     (EntryNotFoundError, 'a file is not there; check the name and revision of the repository'),
 )
 
 _STATUS = {
     401: 'the token is missing or not valid; log in with `hf auth login` or set HF_TOKEN, and run it again',
-    403: 'the token may not do that; take one with write access to this repository (`hf auth login`)',
-    412: 'somebody else keeps committing to it; run it again later',
+    403: 'the token lacks this right; use one with write access to this repository (`hf auth login`)',
+    412: 'somebody else keeps committing to this repository; run it again later',
     429: 'too many requests; wait a few minutes and run it again',
     **dict.fromkeys((500, 502, 503, 504), 'the Hub is out of order; run it again later'),
 }

@@ -1,109 +1,104 @@
-"""From a row of the catalog to a native safetensors file that is what the row says.
+"""From a row of the table of weights to a native safetensors file on this machine.
 
-A digest is checked once, when the bytes arrive and before any tensor in them is read; what has passed is converted
-into our cache, and found there from then on. What lies in the package or beside it came with them.
+A digest is checked once: when the bytes arrive, before any tensor in them is read. Others' checkpoints are converted
+then. The cache keeps the result.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+from resnet_hub import __version__
 from resnet_hub.checkpoints.folder import WEIGHTS_FILE
 from resnet_hub.checkpoints.read import unpack
-from resnet_hub.tables.weights import WEIGHTS, Weights, weights_file, weights_folder
-from resnet_hub.utils.errors import ResnetHubError
+from resnet_hub.checkpoints.recognise import native_state_dict
+from resnet_hub.tables.weights import WEIGHTS, Weights
+from resnet_hub.utils.errors import InputError, ResnetHubError
 from resnet_hub.utils.files import replacing, save_weights
+from resnet_hub.utils.http import UnreachableError, download_file
+from resnet_hub.weights.cache import cached_file, check_digest, find
 
-
-def cache_folder(cache_dir: str | Path | None = None) -> Path:
-    """Where fetched weights are kept: `cache_dir`, else RESNET_HUB_CACHE, else ~/.cache/resnet_hub."""
-    return Path(cache_dir or os.environ.get('RESNET_HUB_CACHE') or Path.home() / '.cache' / 'resnet_hub')
-
-
-def cached_file(name: str, cache_dir: str | Path | None = None) -> Path:
-    """Where the weights `name` lie in the package or in the cache, once they are there; the digest is in the name."""
-    row = WEIGHTS[name]
-    if row.url is None:
-        return weights_file(name)
-    return cache_folder(cache_dir) / f'{name}-{row.digest.partition(":")[2][:8]}.safetensors'
-
-
-def find(name: str, cache_dir: str | Path | None = None) -> Path:
-    """Where the weights `name` lie on this machine, once they are here: beside the package where that has them."""
-    path = weights_folder(name) / WEIGHTS_FILE
-    return path if WEIGHTS[name].repo_id and path.is_file() else cached_file(name, cache_dir)
+#: a download: writes the file into a folder and returns its path
+_Download = Callable[[Path], Path]
 
 
 def fetch(name: str, cache_dir: str | Path | None = None) -> Path:
-    """The file of the weights `name` ('cifar_resnet56.chenyaofo_cifar10'), downloaded at first use.
+    """Return the file of the weights `name` ('cifar_resnet56.chenyaofo_cifar10'), downloaded at first use.
+
+    Weights that are not on this machine come from their publisher's address. Ours come from the Hub, where
+    RESNET_HUB_OWNER names an account, else from this project's repository.
 
     Raises:
-        ResnetHubError: it cannot be downloaded, or is not the file that was published; the cache stays as it was.
-        InputError: its contents are not the network that the row says.
+        ResnetHubError: no place has the published file. The cache stays as it was.
+        InputError: the file's contents are not the network that the row says.
     """
-    row, path = WEIGHTS[name], find(name, cache_dir)
-    if row.url is None or path.is_file():
-        return path
-    from resnet_hub.checkpoints.recognise import native_state_dict
-
+    if here := find(name, cache_dir):
+        return here
+    row, path = WEIGHTS[name], cached_file(name, cache_dir)
     with tempfile.TemporaryDirectory() as folder:
-        file = _from_hub(name, row.repo_id, Path(folder)) if row.repo_id else _download(row.url, Path(folder))
-        check_digest(name, row, file, row.url)
-        if row.repo_id:  # as we wrote it
+        file = _download_first(row, Path(folder), path)
+        if row.path:  # ours: native already
             with replacing(path) as temporary:
                 shutil.copyfile(file, temporary)
         else:
-            save_weights(path, native_state_dict(file, name.partition('.')[0], row.model_args))
+            save_weights(path, native_state_dict(file, row.architecture, row.model_args))
     return path
 
 
-def _from_hub(name: str, repo_id: str, folder: Path) -> Path:
+def _download_first(row: Weights, folder: Path, cached: Path) -> Path:
+    """Download the published file from the first place that has it."""
+    failures = []
+    for source, download in _sources(row):
+        try:
+            file = download(folder)
+            check_digest(row, file, source)
+        except ResnetHubError as error:
+            failures.append(str(error))
+            if isinstance(error, UnreachableError):
+                break  # the other addresses are on the same host
+        else:
+            return file
+    if row.path is None:
+        raise ResnetHubError(f'{failures[0]}; check the connection and try again')
+    raise ResnetHubError(
+        f'{row.name} is neither at {row.path}, where a clone has it, nor at {cached}, and cannot be downloaded '
+        f'({"; ".join(failures)}): check the connection; or use a clone of the project (pip install -e .); or set '
+        f'RESNET_HUB_OWNER to an account that has it on the Hub; or train it: resnet-hub train --recipe {row.name} '
+        f'-o runs/{row.name}'
+    )
+
+
+def _sources(row: Weights) -> Iterator[tuple[str, _Download]]:
+    """Yield the places that may have a file: their names, and how to download from them."""
+    if row.repo_id:
+        yield f'hf-hub:{row.repo_id}', partial(_from_hub, row.repo_id)
+    for url in row.addresses(f'v{__version__}', 'main'):
+        yield url, partial(_from_address, url)
+
+
+def _from_hub(repo_id: str, folder: Path) -> Path:
     from huggingface_hub import hf_hub_download
 
     from resnet_hub.utils.hub_client import ask
 
-    try:
-        return Path(ask(f'hf-hub:{repo_id}', lambda: hf_hub_download(repo_id, WEIGHTS_FILE, local_dir=folder)))
-    except ResnetHubError as error:
-        raise ResnetHubError(
-            f'{name} is neither in {weights_folder(name)} nor to be had from the Hub ({error}): use resnet-hub from its '
-            f'clone (pip install -e .), which brings it; or set RESNET_HUB_OWNER to who has it on the Hub; or train it: '
-            f'resnet-hub train --recipe {name} -o runs/{name}'
-        ) from None
+    return Path(ask(f'hf-hub:{repo_id}', lambda: hf_hub_download(repo_id, WEIGHTS_FILE, local_dir=folder)))
 
 
-def _download(url: str, folder: Path) -> Path:
-    """Fetch a file, and take the one that it holds out of a zip."""
-    from torch.hub import download_url_to_file
-
+def _from_address(url: str, folder: Path) -> Path:
+    """Download a file. Of a zip, take the one file in it."""
     file = folder / url.rpartition('/')[2]
-    try:
-        download_url_to_file(url, str(file))
-        if file.suffix == '.zip':
+    download_file(url, file)
+    if file.suffix == '.zip':
+        try:
             content, _ = unpack(file, file.name)
-            if isinstance(content, bytes):
-                file = folder / 'inner'
-                file.write_bytes(content)
-    except (OSError, ValueError) as error:  # URLError is an OSError, InputError a ValueError
-        raise ResnetHubError(f'{url} cannot be fetched: {error}; try again') from None
+        except InputError as error:
+            raise ResnetHubError(f'{url} cannot be fetched: {error}') from error
+        if isinstance(content, Path):
+            return content
+        file = folder / 'inner'
+        file.write_bytes(content)
     return file
-
-
-def check_digest(name: str, row: Weights, path: Path, source: str | None = None) -> None:
-    """Compare a file, which came from `source`, with the digest, or the beginning of one, of a row.
-
-    Raises:
-        ResnetHubError: it is missing, or is not the file that was published.
-    """
-    if not path.is_file():
-        raise ResnetHubError(f'{name}: {path} is missing; install resnet-hub again')
-    algorithm, _, wanted = row.digest.partition(':')
-    found = hashlib.new(algorithm, path.read_bytes(), usedforsecurity=False).hexdigest()
-    if not found.startswith(wanted):
-        raise ResnetHubError(
-            f'{name}: {source or path} has {algorithm} {found}, not {wanted}: it is damaged or was replaced; not used'
-        )

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this clone's pac
 from resnet_hub import cli
 from resnet_hub.checkpoints.folder import CONFIG_FILE, EVALUATION_FILE, RECIPE_FILE, WEIGHTS_FILE
 from resnet_hub.hub.package import prepare
+from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.tables.weights import (
     OWNER,
     RESNET_HUB,
@@ -45,9 +46,11 @@ def publish(run: Path, data: str | None, tag: str | None) -> Weights:
     recipe = Recipe.from_file(run / RECIPE_FILE)
     if recipe.holdout:
         raise InputError(f'{run} kept {recipe.holdout} training images aside: train it again with --holdout 0')
+    if recipe.dataset not in DATASETS:
+        raise InputError(f'{run} was trained on images of its own: weights here are of {", ".join(DATASETS)}')
     name = f'{recipe.model}.{tag or default_tag(recipe)}'
     rows = read_table()
-    result = measure(run, data)
+    result = measure(run, recipe.dataset, data)
     if name in rows and is_further_seed(recipe, Recipe.from_file(recipe_file(name))):
         row = rows[name]._replace(further_top1=(*rows[name].further_top1, result['top1']))
     else:
@@ -68,10 +71,10 @@ def is_further_seed(recipe: Recipe, published: Recipe) -> bool:
     return recipe.seed != published.seed and replace(published, seed=recipe.seed) == recipe
 
 
-def measure(run: Path, data: str | None) -> dict[str, Any]:
+def measure(run: Path, dataset: str, data: str | None) -> dict[str, Any]:
     """Evaluate a run on all test images, and keep the figures beside its weights for the model card."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        options = ['--json', *(['--data', data] if data else [])]
+        options = ['--json', '--dataset', dataset, *(['--data', data] if data else [])]
         if code := cli.main(['evaluate', f'local-dir:{run}', *options]):
             sys.exit(code)
     (run / EVALUATION_FILE).write_text(printed.getvalue(), encoding='utf-8')

@@ -47,7 +47,7 @@ def test_revisions(hub, clients, planted, tmp_path):
         assert clients.command('download', 'me/net', '-o', tmp_path / output, *revision).code == 0
         assert read(tmp_path / output) == hub.files('me/net', first if output == 'a' else 'main')
     done = clients.command('download', 'me/net', '-o', tmp_path / 'd', '--revision', 'v9')
-    assert done.code == 1 and 'me/net@v9: it has no such revision' in done.err
+    assert done.code == 1 and 'me/net@v9: there is no such revision' in done.err
 
 
 def test_offline(hub, clients, planted, tmp_path):

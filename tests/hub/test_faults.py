@@ -1,6 +1,7 @@
 """What can go wrong on the way ends in success or in one clear line; then the same command completes it."""
 # ruff: noqa: F811 - fixtures
 
+import threading
 import time
 from types import SimpleNamespace
 
@@ -219,16 +220,19 @@ def test_a_full_disk(cached, hub, clients, planted, tmp_path):
 
 
 def test_nobody_answers(hub, clients, network, tmp_path):
+    """One attempt: neither we nor the client wait and try again."""
     code = """
+import time
 from huggingface_hub import constants
 import resnet_hub.hub.upload as u, resnet_hub.hub.download as d
 nowhere = 'http://127.0.0.1:9'
 constants.HUGGINGFACE_CO_URL_TEMPLATE = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, nowhere)
 constants.ENDPOINT = nowhere
+time.sleep = None  # whoever would use it fails
 """
     for command in (['upload', str(network), 'me/net'], ['download', 'me/net', '-o', str(tmp_path / 'out')]):
         done = clients.run(f'{code}\nresult = main({command!r})')
-        assert done.code == 1 and one_line(done) and 'the Hub cannot be reached (ConnectError)' in done.err, done
+        assert done.code == 1 and one_line(done) and 'the Hub cannot be reached (127.0.0.1: ' in done.err, done
 
 
 def test_retry_after_is_respected_and_bounded(monkeypatch):
@@ -279,9 +283,27 @@ def test_a_bug_stays_a_bug():
         client.ask('me/net', broken)
 
 
-def test_the_clients_own_patience_is_restored():
+def test_the_time_limit_lasts_as_long_as_calls_do(hub, server):
+    """Also where calls in several threads overlap; afterwards the client has its own patience again."""
     from huggingface_hub.utils import get_session
 
-    before = get_session().event_hooks
-    assert client.ask('me/net', lambda: get_session().event_hooks) != before
-    assert get_session().event_hooks == before
+    def limit():
+        request = get_session().build_request('GET', server.url, timeout=None)
+        for hook in get_session().event_hooks['request']:
+            hook(request)
+        return request.extensions['timeout']['read']
+
+    first_ends, seen = threading.Event(), []
+
+    def second():
+        first_ends.wait(10)
+        seen.append(limit())
+
+    assert limit() is None
+    thread = threading.Thread(target=client.ask, args=('me/net', second))
+    client.ask('me/net', thread.start)
+    first_ends.set()
+    thread.join()
+    assert seen == [client.TIMEOUT] and client.ask('me/net', limit) == client.TIMEOUT
+    assert limit() is None
+    assert len({*map(id, get_session().event_hooks['request'])}) == len(get_session().event_hooks['request'])

@@ -1,5 +1,6 @@
 """Weights of ours from a finished run to those who use them: in the package, in a clone, on the Hub."""
 
+import http.server
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -14,16 +16,24 @@ from typing import NamedTuple
 import pytest
 from safetensors.torch import load_file
 
+from resnet_hub import __version__
 from resnet_hub.checkpoints.folder import make_config, write_folder
 from resnet_hub.hub.package import prepare
+from resnet_hub.tables import weights as catalog
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.tables.weights import RESNET_HUB, WEIGHTS, Weights, read_table
 from resnet_hub.training.recipe import Recipe
+from resnet_hub.utils.errors import ResnetHubError
 from resnet_hub.utils.files import digest, halve
+from resnet_hub.weights.cache import cached_file, find
+from resnet_hub.weights.fetch import fetch
 from tests.conftest import ROOT
 from tests.hub.fixtures import clients, hub, server, write_network  # noqa: F401
 
 SMALL, LARGE = 'wide_resnet16_2.cifar10', 'cifar_resnet8x4.cifar10'  # 1.4 and 2.4 MB, of architectures without weights
+
+
+CAT = ROOT / 'tests' / 'images' / 'cat.jpg'
 
 
 class Clone(NamedTuple):
@@ -36,7 +46,7 @@ class Clone(NamedTuple):
 
 def write_run(folder: Path, architecture: str, seed: int) -> Path:
     """What `resnet-hub train` leaves, of random weights."""
-    recipe = Recipe(model=architecture, seed=seed)
+    recipe = Recipe(model=architecture, dataset='cifar10', seed=seed)
     state, data = halve(load_file(write_network(folder, architecture, seed) / 'model.safetensors')), DATASETS['cifar10']
     options = {'num_classes': 10, 'label_names': data.classes, 'recipe': asdict(recipe)}
     write_folder(folder, state, make_config(architecture, mean=data.mean, std=data.std, **options))
@@ -55,8 +65,9 @@ def run_in(root: Path, *arguments: object, **env: str) -> subprocess.CompletedPr
 @pytest.fixture(scope='module')
 def clone(tmp_path_factory, tiny_data):
     folder = tmp_path_factory.mktemp('publish')
-    ignored = shutil.ignore_patterns('.*', 'runs', 'tests', 'build', '__pycache__', '*.egg-info')
-    root = shutil.copytree(ROOT, folder / 'clone', ignore=ignored)
+    root, without = folder / 'clone', shutil.ignore_patterns('__pycache__')
+    for part in ('resnet_hub', 'scripts'):
+        shutil.copytree(ROOT / part, root / part, ignore=without)
     runs = {name: write_run(folder / name, name.partition('.')[0], seed) for seed, name in enumerate((SMALL, LARGE), 3)}
     done = run_in(root, root / 'scripts' / 'maintenance' / 'publish.py', *runs.values(), '--data', tiny_data[0])
     assert done.returncode == 0, done.stderr
@@ -123,7 +134,7 @@ def test_mean_and_deviation_over_seeds(monkeypatch):
 )  # fmt: skip
 def test_the_tag_says_how_they_were_trained(changes, tag):
     publish = runpy.run_path(str(ROOT / 'scripts' / 'maintenance' / 'publish.py'))
-    assert publish['default_tag'](Recipe(**changes)) == tag
+    assert publish['default_tag'](Recipe(**{'dataset': 'cifar10', **changes})) == tag
 
 
 def test_a_run_that_kept_images_aside_is_refused(tmp_path, monkeypatch, capsys):
@@ -166,7 +177,7 @@ def test_they_load_from_the_clone(clone, tmp_path):
     for name in (SMALL, LARGE):
         assert (rows[name]['file'], rows[name]['publisher']) == ('verified', 'resnet-hub')
         assert rows[name]['top1'] == clone.rows[name].top1
-    assert rows['cifar_resnet56.osmr_cifar10']['file'] == 'not here' and not cache.exists()
+    assert rows['cifar_resnet56.osmr_cifar10']['file'] == 'to download' and not cache.exists()
 
 
 # ------------------------------------------------------------------------------------------------------------ on the Hub
@@ -178,12 +189,13 @@ import timm, torch
 from timm.models import _registry
 from resnet_hub import registry
 from resnet_hub.tables import weights as catalog
-from resnet_hub.weights.fetch import find
 
 name, digest, os.environ['RESNET_HUB_CACHE'] = {name!r}, {digest!r}, {cache!r}
+os.environ['RESNET_HUB_OWNER'] = 'org'
+catalog.RAW = os.environ['HF_ENDPOINT'] + '/raw'  # in the place of GitHub, which has no such file
 file = f'weights/{{name}}/model.safetensors'
 catalog.WEIGHTS[name] = catalog.Weights(name, 'cifar10', catalog.RESNET_HUB, f'sha256:{{digest}}', file, 90.0)
-assert catalog.tags('cifar_resnet8x4') == ['cifar10'] and not catalog.weights_folder(name).exists()
+assert catalog.tags('cifar_resnet8x4') == ['cifar10'] and not catalog.WEIGHTS[name].path.exists()
 _registry._model_entrypoints.pop('cifar_resnet8x4')
 registry.register()
 result = 0
@@ -213,9 +225,7 @@ assert model.pretrained_cfg['tag'] == 'cifar10' and model.pretrained_cfg['mean']
 assert torch.equal(model.conv1.weight, timm.create_model('local-dir:{folder}', pretrained=True).conv1.weight)
 """
     folder = on_hub.file.parent
-    assert on_hub('assert main(["list", "cifar_resnet8x4", "--pretrained", "--verify"]) == 0').out.endswith(
-        'not here\n'
-    )
+    assert on_hub('assert main(["list", "cifar_resnet8x4", "--pretrained"]) == 0').out.endswith('to download\n')
     assert not hub.requests
     done = on_hub(code.format(classes=10, more='', folder=folder))
     assert done.code == 0, done.err
@@ -247,9 +257,9 @@ def test_a_failure_that_passes_is_waited_out(damage, on_hub, hub):  # noqa: F811
     ('damage', 'message'),
     [
         ('wrong', rf'hf-hub:org/{LARGE} has sha256 [0-9a-f]{{64}}, not '),
-        (503, rf'nor to be had from the Hub \(hf-hub:org/{LARGE}: the Hub is out of order'),
-        ('no repository', f'neither in {ROOT}/weights/{LARGE} nor .*: no such repository.* train --recipe {LARGE} -o '),
-        ('offline', 'nor to be had .*HF_HUB_OFFLINE is set.* set RESNET_HUB_OWNER'),
+        (503, rf'cannot be downloaded \(hf-hub:org/{LARGE}: the Hub is out of order.*; http://.*/raw/main/.* 404'),
+        ('no repository', f'neither at {ROOT}/weights/{LARGE}/.*: no such repository.* train --recipe {LARGE} -o '),
+        ('offline', 'cannot be downloaded .*HF_HUB_OFFLINE is set.* set RESNET_HUB_OWNER'),
     ],
 )
 def test_what_cannot_be_had_is_said_in_one_line(damage, message, on_hub, hub):  # noqa: F811
@@ -258,7 +268,7 @@ def test_what_cannot_be_had_is_said_in_one_line(damage, message, on_hub, hub):  
         (hub.folder / 'repositories' / 'org' / f'{LARGE}.json').unlink()
     elif damage != 'offline':
         hub.fail(damage, 'GET /cdn/', times=10)
-    done = on_hub("result = main(['evaluate', name, '--data', '.'])", offline=damage == 'offline')
+    done = on_hub(f"result = main(['predict', {str(CAT)!r}, '--model', name])", offline=damage == 'offline')
     assert done.code == 1 and re.search(message, done.err) and len(done.err.splitlines()) == 1, done.err
     assert not on_hub.cache.exists() or not list(on_hub.cache.iterdir())
     if damage != 'no repository':
@@ -266,11 +276,85 @@ def test_what_cannot_be_had_is_said_in_one_line(damage, message, on_hub, hub):  
         assert on_hub('timm.create_model(name, pretrained=True)').code == 0
 
 
+class Repository:
+    """A server on loopback in the place of GitHub's raw files: paths to bytes; it notes the requests."""
+
+    def __init__(self):
+        self.files: dict[str, bytes] = {}
+        self.requests: list[str] = []
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.requests.append(self.path)
+                self.send_response(200 if self.path in outer.files else 404)
+                self.end_headers()
+                self.wfile.write(outer.files.get(self.path, b''))
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+        self.url = f'http://127.0.0.1:{self.server.server_port}'
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def repository():
+    started = Repository()
+    yield started
+    started.server.shutdown()
+    started.server.server_close()
+
+
+@pytest.fixture
+def as_installed(repository, monkeypatch, tmp_path):
+    """The table without the folder weights/ of a clone, as a wheel and torch.hub's archive have it."""
+    monkeypatch.setattr(catalog, 'RAW', repository.url)
+    monkeypatch.setattr(catalog, '_ROOT', tmp_path / 'site-packages')
+    monkeypatch.setenv('RESNET_HUB_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.delenv('RESNET_HUB_OWNER', raising=False)
+    return repository
+
+
+def path_of(row, ref):
+    return f'/{ref}/{row.file}'
+
+
+@pytest.mark.parametrize('ref', [f'v{__version__}', 'main'])
+def test_the_projects_repository_has_what_is_not_here(ref, as_installed):
+    """The release's tag is asked first. A damaged file is not used, and nothing is asked for twice."""
+    row = WEIGHTS['cifar_resnet18.cifar10_mix']
+    content = (ROOT / row.file).read_bytes()
+    as_installed.files[path_of(row, ref)] = content[:-1] + b'?'
+    with pytest.raises(ResnetHubError, match=r'has sha256 .* is damaged .*; or train it: resnet-hub train --recipe'):
+        fetch(row.name)
+    assert find(row.name) is None
+    as_installed.files[path_of(row, ref)] = content
+    as_installed.requests.clear()
+    path = fetch(row.name)
+    assert path.read_bytes() == content and path == fetch(row.name) == find(row.name)
+    expected = [path_of(row, f'v{__version__}'), path_of(row, 'main')]
+    assert as_installed.requests == expected[: expected.index(path_of(row, ref)) + 1]
+
+
+def test_a_host_that_cannot_be_reached_is_tried_once(as_installed, monkeypatch, tmp_path):
+    row = WEIGHTS['cifar_resnet18.cifar10_mix']
+    as_installed.server.shutdown()
+    as_installed.server.server_close()
+    with pytest.raises(ResnetHubError, match='cannot be downloaded') as caught:
+        fetch(row.name)
+    message = str(caught.value)
+    assert message.count(as_installed.url) == 1 and '\n' not in message and 'set RESNET_HUB_OWNER' in message
+    assert str(tmp_path / 'site-packages' / row.file) in message and str(cached_file(row.name)) in message
+
+
 def test_the_owner_is_that_of_the_environment(run_python):
     code = f"""
 from resnet_hub.tables import weights as catalog
 row = catalog.Weights('{LARGE}', 'cifar10', catalog.RESNET_HUB, 'sha256:00', 'weights/{LARGE}/model.safetensors', 90.0)
-print(row.repo_id)
+print(row.repo_id, row.url)
 """
-    assert run_python(code, RESNET_HUB_OWNER='somebody').stdout == f'somebody/{LARGE}\n'
-    assert run_python(code, RESNET_HUB_OWNER='').stdout == f'org/{LARGE}\n'
+    url = f'https://github.com/org/repo/raw/main/weights/{LARGE}/model.safetensors'
+    assert run_python(code, RESNET_HUB_OWNER='somebody').stdout == f'somebody/{LARGE} {url}\n'
+    assert run_python(code, RESNET_HUB_OWNER='').stdout == f'None {url}\n'

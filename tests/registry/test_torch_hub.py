@@ -1,14 +1,12 @@
 """torch.hub: from a clone, and from GitHub where nothing of ours is installed."""
 
 import http.server
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,14 +15,13 @@ from safetensors.torch import load_file
 
 from resnet_hub.models import network_class
 from resnet_hub.tables.architectures import ARCHITECTURES
-from resnet_hub.tables.weights import RESNET_HUB, WEIGHTS, Weights, tags, write_table
+from resnet_hub.tables.weights import RESNET_HUB, WEIGHTS, tags
 from resnet_hub.utils.errors import InputError
-from resnet_hub.utils.files import digest
-from resnet_hub.weights.fetch import find
+from resnet_hub.weights.cache import find
 from tests.conftest import ROOT
-from tests.hub.fixtures import write_network
 
 OURS = [name for name, row in WEIGHTS.items() if row.publisher is RESNET_HUB]
+LARGE = [WEIGHTS[name] for name in OURS if not WEIGHTS[name].in_package]
 HUBCONF = torch.hub._import_module('hubconf', str(ROOT / 'hubconf.py'))
 
 
@@ -91,28 +88,9 @@ def site(tmp_path):
     return folder
 
 
-LARGE = 'cifar_resnet8x4.cifar10'  # stands for weights that are too large for the package
-
-
 @pytest.fixture
-def large(tmp_path):
-    """A model folder for the clone's weights/, and the table of weights with its row."""
-    folder = write_network(tmp_path / LARGE, 'cifar_resnet8x4')
-    row = Weights(
-        name=LARGE,
-        dataset='cifar10',
-        publisher=RESNET_HUB,
-        digest=f'sha256:{digest(folder / "model.safetensors")}',
-        file=f'weights/{LARGE}/model.safetensors',
-        top1=90.0,
-    )
-    write_table(tmp_path / 'weights.csv', [*WEIGHTS.values(), row])
-    return folder, (tmp_path / 'weights.csv').read_bytes()
-
-
-@pytest.fixture
-def archive(tmp_path, large):
-    """The zip that `git archive` makes of the working tree, which stays as it is, and of `large`."""
+def archive(tmp_path):
+    """The zip that `git archive` makes of the working tree, which stays as it is."""
     if not shutil.which('git') or not (ROOT / '.git').exists():
         pytest.skip('needs git and a clone')
     objects = tmp_path / 'objects'
@@ -131,24 +109,20 @@ def archive(tmp_path, large):
     git('add', '--all', '.', **scratch)
     path = tmp_path / 'main.zip'
     git('archive', '--prefix=org-repo-1a2b3c4/', f'--output={path}', git('write-tree', **scratch), **scratch)
-    folder, weights_table = large
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(path) as tree, zipfile.ZipFile(buffer, 'w') as archive:
-        for item in tree.infolist():
-            data = tree.read(item)
-            archive.writestr(item, weights_table if item.filename.endswith('/tables/weights.csv') else data)
-        for file in folder.iterdir():
-            archive.write(file, f'org-repo-1a2b3c4/weights/{LARGE}/{file.name}')
-    return buffer.getvalue()
+    return path.read_bytes()
 
 
 @pytest.fixture
 def github(archive):
-    """A server on loopback with the three answers that torch.hub asks GitHub for; it notes the requests."""
+    """A server on loopback with what is asked of GitHub: three answers for torch.hub, and large weights.
+
+    It notes the requests.
+    """
     answers = {
         '/org/repo/tree/main/': b'<html>',
         '/repos/org/repo/branches': json.dumps([{'name': 'main', 'commit': {'sha': '1a2b3c4'}}]).encode(),
         '/org/repo/zipball/main': archive,
+        **{f'/org/repo/raw/main/{row.file}': row.path.read_bytes() for row in LARGE},
     }
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -177,16 +151,17 @@ import sys
 port, site, ours, out = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), sys.argv[4]
 sys.path.append(site)
 assert importlib.util.find_spec('resnet_hub') is None
+import http.client
+import urllib.request
 import torch
-from urllib.request import urlopen
 
-def loopback(request):
-    url = request if isinstance(request, str) else request.full_url
-    host, _, path = url.removeprefix('https://').partition('/')
-    assert host in ('github.com', 'api.github.com'), url
-    return urlopen(f'http://127.0.0.1:{port}/{path}')
+class ToLoopback(urllib.request.HTTPSHandler):
+    def https_open(self, request):
+        assert request.host in ('github.com', 'api.github.com'), request.full_url
+        request.host = f'127.0.0.1:{port}'
+        return self.do_open(http.client.HTTPConnection, request)
 
-torch.hub.urlopen = loopback
+urllib.request.install_opener(urllib.request.build_opener(ToLoopback))
 assert 'timm' not in sys.modules  # hubconf is what imports it, and registers by itself
 names = torch.hub.list('org/repo', trust_repo=True)
 text = torch.hub.help('org/repo', 'wide_resnet28_10', trust_repo=True)
@@ -197,20 +172,25 @@ assert timm.is_model('preact_resnet18')
 assert sys.modules['resnet_hub'].__file__.startswith(torch.hub.get_dir())
 for name in ours:
     architecture, _, tag = name.partition('.')
-    pretrained = True if tag == 'cifar10' else tag
-    model = torch.hub.load('org/repo', architecture, pretrained=pretrained, trust_repo=True)
+    model = torch.hub.load('org/repo', architecture, pretrained=tag, trust_repo=True)
     torch.save(model.state_dict(), f'{out}/{name}.pt')
 print(json.dumps([names, text]))
 """
 
 
-def test_from_github(github, site, large, tmp_path):
+def test_from_github(github, site, archive, tmp_path):
     """list, help and load into an empty hub folder, where the package cannot be imported; no Hub is asked for weights."""
-    files = {**{name: find(name) for name in OURS}, LARGE: large[0] / 'model.safetensors'}
+    files = {name: find(name) for name in OURS}
+    assert len(archive) < 5e6, 'the archive has the large weights'
     done = subprocess.run(
         [sys.executable, '-I', '-S', '-c', CLIENT, str(github.server_port), str(site), json.dumps([*files]), tmp_path],
         cwd=tmp_path,
-        env={**os.environ, 'TORCH_HOME': str(tmp_path / 'hub'), 'HF_HUB_OFFLINE': '1'},
+        env={
+            **os.environ,
+            'TORCH_HOME': str(tmp_path / 'hub'),
+            'HF_HUB_OFFLINE': '1',
+            'RESNET_HUB_CACHE': str(tmp_path / 'cache'),
+        },
         capture_output=True,
         text=True,
         timeout=300,

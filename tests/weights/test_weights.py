@@ -28,7 +28,9 @@ from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.tables.weights import OWNER, RESNET_HUB, WEIGHTS, Weights, recipe_file, tags
 from resnet_hub.training.recipe import Recipe
 from resnet_hub.utils.errors import ResnetHubError
-from resnet_hub.weights.fetch import cached_file, check_digest, fetch, find
+from resnet_hub.weights import cache as cache_module
+from resnet_hub.weights.cache import cached_file, check_digest, find
+from resnet_hub.weights.fetch import fetch
 from tests.conftest import ROOT, needed
 
 OURS = [name for name, row in WEIGHTS.items() if row.publisher is RESNET_HUB]
@@ -53,7 +55,7 @@ def test_every_row(name):
     assert row.publisher.license and row.publisher.copyright
     if name in OURS:
         assert len(digest) == 64 and row.top5 and row.nll and row.seed is not None
-        assert row.url in (None, f'hf-hub:{OWNER}/{name}')
+        assert row.in_package == (row.url is None) and row.path.is_file()
     else:
         assert row.url.startswith(f'{row.publisher.page}/')
 
@@ -112,14 +114,15 @@ def test_our_file_is_the_one_that_was_measured(name):
     Larger ones are whole folders beside it, as `resnet-hub upload` would send them.
     """
     path = find(name)
-    check_digest(name, WEIGHTS[name], path)
+    assert path == WEIGHTS[name].path
+    check_digest(WEIGHTS[name], path)
     assert path.stat().st_size < 600e3 or ARCHITECTURES[name.partition('.')[0]].params > 290_000
-    assert (path.stat().st_size <= 2e6) == (WEIGHTS[name].url is None)
-    if WEIGHTS[name].url:
+    assert (path.stat().st_size <= 2e6) == WEIGHTS[name].in_package
+    if not WEIGHTS[name].in_package:
         assert path.parent == ROOT / 'weights' / name
         files = {path.name: path.read_bytes() for path in path.parent.iterdir()}
         assert files == prepare(path.parent, f'{OWNER}/{name}').files
-        assert files['recipe.toml'] == recipe_file(name).read_bytes()
+        assert Recipe.from_file(path.with_name('recipe.toml')) == Recipe.from_file(recipe_file(name))
     with open(path, 'rb') as file:
         header = json.loads(file.read(struct.unpack('<Q', file.read(8))[0]))
     assert header['__metadata__'] == {'format': 'pt'}
@@ -176,12 +179,20 @@ class GitHub(dict):
     def __init__(self):
         self.requests: list[str] = []
         self.cut_off: set[str] = set()  #: addresses whose answer ends halfway
+        self.silent: set[str] = set()  #: addresses that are not answered
+        self.garbled = False
+        self.done = threading.Event()
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 url = f'https://github.com{self.path}'
                 outer.requests.append(url)
+                if url in outer.silent:
+                    outer.done.wait(5)
+                if outer.garbled:
+                    self.wfile.write(b'no HTTP\r\n\r\n')
+                    return
                 body = outer.get(url)
                 self.send_response(404 if body is None else 200)
                 self.send_header('Content-Length', str(len(body or b'') * (2 if url in outer.cut_off else 1)))
@@ -213,6 +224,7 @@ def github(cache):
     urllib.request.install_opener(hub.opener)
     yield hub
     urllib.request.install_opener(None)
+    hub.done.set()
     hub.server.shutdown()
     hub.server.server_close()
 
@@ -236,6 +248,30 @@ def test_real_files_from_their_addresses(name, file, github, cache, data_root, p
     cfg = model.pretrained_cfg
     metrics = evaluate(model, images_of('cifar10', data_root / 'cifar10')[:500], cfg['mean'], cfg['std'])
     assert_near(metrics, WEIGHTS[name].top1)
+
+
+def test_a_new_version_of_the_conversion_reads_the_checkpoint_again(github, cache, published, monkeypatch):
+    name = 'cifar_resnet20.chenyaofo_cifar10'
+    github[WEIGHTS[name].url] = (published / REAL[name]).read_bytes()
+    first = fetch(name)
+    assert fetch(name) == first and len(github.requests) == 1
+    monkeypatch.setattr(cache_module, 'CONVERSION', 99)
+    second = fetch(name)
+    assert second != first and second.read_bytes() == first.read_bytes() and len(github.requests) == 2
+
+
+def test_a_silent_publisher_is_not_waited_for_long(github, monkeypatch):
+    """A server that takes the request and never answers; and one that is not there: one request, one line."""
+    monkeypatch.setattr('resnet_hub.utils.http.TIMEOUT', 0.2)
+    name = 'cifar_resnet20.chenyaofo_cifar10'
+    github.silent.add(WEIGHTS[name].url)
+    with pytest.raises(ResnetHubError, match=r'cannot be fetched: .*timed out') as caught:
+        fetch(name)
+    assert len(github.requests) == 1 and '\n' not in str(caught.value)
+    github.silent.clear()
+    github.garbled = True
+    with pytest.raises(ResnetHubError, match=r'cannot be fetched: '):
+        fetch(name)
 
 
 @pytest.mark.parametrize('damage', ['flipped', 'cut', 'cut off', 'missing', 'another'])
