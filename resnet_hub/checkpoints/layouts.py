@@ -17,14 +17,15 @@ from resnet_hub.utils.errors import InputError, did_you_mean
 class Layout(NamedTuple):
     """How one code base spells a network, and which networks it can spell.
 
-    In a spelling {s} numbers the stages from 1 and {t} from 2, {i} the blocks of a stage from 0 and {u} from 1.
+    In a spelling {s} numbers the stages from 1 and {t} from 2, {i} the blocks of a stage from 0 and {u} from 1, and
+    {k} the layers of a branch from 1.
     """
 
     block: str
-    convs: tuple[str, str, str]
-    norms: tuple[str, str, str]
+    conv: str
+    norm: str
     shortcut: tuple[str, ...]  #: convolution and norm (V1), or the convolution alone (V2)
-    stem: tuple[str, ...]  #: convolution and norm (V1), or the convolution alone (V2)
+    stem: tuple[str, ...]  #: likewise
     classifier: str
     final_norm: str = ''
     norm_first: tuple[bool, ...] = (False, True)  #: V1, V2
@@ -36,52 +37,34 @@ class Layout(NamedTuple):
     container: str = ''  #: the key under which the author's files hold the state dict
 
 
-_CONVS, _NORMS = ('conv1', 'conv2', 'conv3'), ('bn1', 'bn2', 'bn3')
 _V1, _V2 = (False,), (True,)
 _KUANGLIU = Layout(
-    # kuangliu/pytorch-cifar
-    block='layer{s}.{i}',
-    convs=_CONVS,
-    norms=_NORMS,
-    shortcut=('shortcut.0', 'shortcut.1'),
-    stem=('conv1', 'bn1'),
-    classifier='linear',
-    final_norms=(False,),
-    container='net',
+    'layer{s}.{i}', 'conv{k}', 'bn{k}', ('shortcut.0', 'shortcut.1'), ('conv1', 'bn1'), 'linear', final_norms=(False,)
 )
 _OSMR = Layout(
-    # osmr/pytorchcv, resnet*
-    block='features.stage{s}.unit{u}',
-    convs=('body.conv1.conv', 'body.conv2.conv', 'body.conv3.conv'),
-    norms=('body.conv1.bn', 'body.conv2.bn', 'body.conv3.bn'),
-    shortcut=('identity_conv.conv', 'identity_conv.bn'),
-    stem=('features.init_block.conv', 'features.init_block.bn'),
-    classifier='output',
+    'features.stage{s}.unit{u}',
+    'body.conv{k}.conv',
+    'body.conv{k}.bn',
+    ('identity_conv.conv', 'identity_conv.bn'),
+    ('features.init_block.conv', 'features.init_block.bn'),
+    'output',
     norm_first=_V1,
     shortcut_types=('B',),
 )
 _OSMR_V2 = _OSMR._replace(
-    # osmr/pytorchcv, preresnet*
     shortcut=('identity_conv',),
     stem=('features.init_block',),
     final_norm='features.post_activ.bn',
     norm_first=_V2,
     final_norms=(True,),
 )
-
 LAYOUTS = {
-    'native': Layout(
-        # timm and torchvision; resnet-hub
-        block='layer{s}.{i}',
-        convs=_CONVS,
-        norms=_NORMS,
-        shortcut=('downsample.0', 'downsample.1'),
-        stem=('conv1', 'bn1'),
-        classifier='fc',
-        final_norm='norm',
+    # timm and torchvision; resnet-hub
+    'native': _KUANGLIU._replace(
+        shortcut=('downsample.0', 'downsample.1'), classifier='fc', final_norm='norm', final_norms=(False, True)
     ),
+    # akamaster/pytorch_resnet_cifar10
     'akamaster': _KUANGLIU._replace(
-        # akamaster/pytorch_resnet_cifar10
         norm_first=_V1,
         stages=(3,),
         blocks=('basic',),
@@ -89,24 +72,19 @@ LAYOUTS = {
         wrapper='module.',
         container='state_dict',
     ),
-    'kuangliu': _KUANGLIU,
-    'kuangliu_norm': _KUANGLIU._replace(
-        # robust training, after kuangliu/pytorch-cifar
-        final_norm='bn',
-        norm_first=_V2,
-        final_norms=(True,),
-        container='',
-    ),
-    'article': _KUANGLIU._replace(norm_first=_V1, container=''),  # tutorials, after kuangliu/pytorch-cifar
+    # kuangliu/pytorch-cifar; robust training with a final norm, and tutorials, after it
+    'kuangliu': _KUANGLIU._replace(container='net'),
+    'kuangliu_norm': _KUANGLIU._replace(final_norm='bn', norm_first=_V2, final_norms=(True,)),
+    'article': _KUANGLIU._replace(norm_first=_V1),
+    # xternalz/WideResNet-pytorch
     'xternalz': Layout(
-        # xternalz/WideResNet-pytorch
-        block='block{s}.layer.{i}',
-        convs=_CONVS,
-        norms=_NORMS,
-        shortcut=('convShortcut',),
-        stem=('conv1',),
-        classifier='fc',
-        final_norm='bn1',
+        'block{s}.layer.{i}',
+        'conv{k}',
+        'bn{k}',
+        ('convShortcut',),
+        ('conv1',),
+        'fc',
+        'bn1',
         norm_first=_V2,
         stages=(3,),
         blocks=('basic',),
@@ -114,21 +92,22 @@ LAYOUTS = {
         final_norms=(True,),
         container='state_dict',
     ),
+    # weiaicunzai/pytorch-cifar100
     'weiaicunzai': Layout(
-        # weiaicunzai/pytorch-cifar100
-        block='conv{t}_x.{i}',
-        convs=('residual_function.0', 'residual_function.3', 'residual_function.6'),
-        norms=('residual_function.1', 'residual_function.4', 'residual_function.7'),
-        shortcut=('shortcut.0', 'shortcut.1'),
-        stem=('conv1.0', 'conv1.1'),
-        classifier='fc',
+        'conv{t}_x.{i}',
+        'residual_function.{c}',
+        'residual_function.{n}',
+        ('shortcut.0', 'shortcut.1'),
+        ('conv1.0', 'conv1.1'),
+        'fc',
         norm_first=_V1,
         stages=(4,),
         shortcut_types=('B',),
     ),
+    # osmr/pytorchcv: resnet*, preresnet*, wrn*
     'osmr': _OSMR,
     'osmr_preresnet': _OSMR_V2,
-    'osmr_wrn': _OSMR_V2._replace(blocks=('basic',), stages=(3,)),  # osmr/pytorchcv, wrn*
+    'osmr_wrn': _OSMR_V2._replace(blocks=('basic',), stages=(3,)),
 }
 
 
@@ -177,14 +156,15 @@ def spell(layout: Layout, key: str) -> str:
     module, _, parameter = key.rpartition('.')
     parts = module.split('.')
     if parts[0].startswith('layer'):
-        stage, index = int(parts[0][5:]), int(parts[1])
-        if parts[2] == 'downsample':
+        stage, index, leaf = int(parts[0][5:]), int(parts[1]), parts[2]
+        if leaf == 'downsample':
             inner = layout.shortcut[int(parts[3])]
         else:
-            inner = (layout.convs if parts[2].startswith('conv') else layout.norms)[int(parts[2][-1]) - 1]
+            k = int(leaf[-1])
+            spelled = layout.conv if leaf.startswith('conv') else layout.norm
+            inner = spelled.format(k=k, c=3 * k - 3, n=3 * k - 2)
         spelled = f'{layout.block.format(s=stage, t=stage + 1, i=index, u=index + 1)}.{inner}'
-    elif module in ('conv1', 'bn1'):
-        spelled = layout.stem[module == 'bn1']
     else:
-        spelled = {'norm': layout.final_norm, 'fc': layout.classifier}[module]
+        stem = dict(zip(('conv1', 'bn1'), layout.stem, strict=False))
+        spelled = {**stem, 'norm': layout.final_norm, 'fc': layout.classifier}[module]
     return f'{layout.wrapper}{spelled}.{parameter}'

@@ -46,26 +46,21 @@ class Network:
 
     def architecture(self) -> tuple[str, dict[str, Any]]:
         """Return the architecture that is this network or comes closest, and the arguments that differ from it."""
-        names = [name for name, row in ARCHITECTURES.items() if row.family == self.family]
-        name = min(names, key=lambda name: self._distance(ARCHITECTURES[name]))
-        return name, self._difference(ARCHITECTURES[name])
+        differences = {name: self._difference(row) for name, row in ARCHITECTURES.items() if row.family == self.family}
+
+        def distance(name: str) -> tuple[Any, ...]:
+            row, args = ARCHITECTURES[name], differences[name]
+            shape = sum(arg in args for arg in ('block', 'layers', 'widths', 'stem_width'))
+            blocks, width = sum(row.layers) - sum(self.layers), row.widths[-1] - self.widths[-1]
+            return 'block' in args, len(row.layers) != len(self.layers), shape, len(args), abs(blocks), abs(width)
+
+        name = min(differences, key=distance)
+        return name, differences[name]
 
     def _difference(self, row: Architecture) -> dict[str, Any]:
-        theirs = {'shortcut_type': 'B', 'stem_width': row.widths[0], 'final_norm': True, **row.model_args()}
+        theirs = {'shortcut_type': 'B', 'final_norm': True, **row.model_args()}
         fields = ['block', 'layers', 'widths', 'shortcut_type', *(['final_norm'] if self.family.norm_first else [])]
         args = {name: getattr(self, name) for name in fields if getattr(self, name) != theirs[name]}
         # a row that names no stem width has that of its first stage, so that new widths bring a new stem along
-        stem = theirs['stem_width'] if 'stem_width' in row.args else args.get('widths', row.widths)[0]
+        stem = theirs.get('stem_width', args.get('widths', row.widths)[0])
         return {**args, 'stem_width': self.stem_width} if self.stem_width != stem else args
-
-    def _distance(self, row: Architecture) -> tuple[Any, ...]:
-        args = self._difference(row)
-        structural = [name for name in ('block', 'layers', 'widths', 'stem_width') if name in args]
-        return (
-            'block' in args,
-            len(row.layers) != len(self.layers),
-            len(structural),
-            len(args),
-            abs(sum(row.layers) - sum(self.layers)),
-            abs(row.widths[-1] - self.widths[-1]),
-        )

@@ -39,11 +39,9 @@ _MAX_INFLATION = 50  # weights hardly compress; a record that claims to inflate 
 _PROTOCOL_3_AND_LATER = {*b'BC\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95\x96\x97\x98'}  #: operation codes
 
 #: the first bytes of files that are no checkpoints, and what the user can do
-_OTHER_FORMATS: list[tuple[bytes, str]] = [
+_OTHER_FORMATS: list[tuple[bytes | tuple[bytes, ...], str]] = [
     (b'version https://git-lfs', 'the pointer that Git LFS left in place of the file: run `git lfs pull` there'),
-    (b'<!DOCTYPE', 'a web page: download the file itself (the "raw" link)'),
-    (b'<!doctype', 'a web page: download the file itself (the "raw" link)'),
-    (b'<html', 'a web page: download the file itself (the "raw" link)'),
+    ((b'<!DOCTYPE', b'<!doctype', b'<html'), 'a web page: download the file itself (the "raw" link)'),
     (b'\x89HDF', 'an HDF5 file of Keras: it holds no PyTorch checkpoint; convert it with its own framework first'),
     (b'\x1f\x8b', 'gzip-compressed: unpack it first with gunzip or tar xzf'),
     (b'7z\xbc\xaf', 'a 7-Zip archive: unpack it first'),
@@ -51,8 +49,6 @@ _OTHER_FORMATS: list[tuple[bytes, str]] = [
     (b'\x93NUMPY', 'a numpy array: give a PyTorch or safetensors file'),
     (b'\x08\x03\x12', 'an ONNX model: give the PyTorch checkpoint that it was exported from'),
 ]
-
-_OWNER = 'python -c "import torch; torch.save(torch.load({name!r}, weights_only=False).state_dict(), \'weights.pth\')"'
 
 
 class Source(NamedTuple):
@@ -205,7 +201,21 @@ def _parse_torch(stream: Any, name: str, head: bytes, size: int) -> Any:
         try:
             return torch.load(stream, map_location=_keep_size, weights_only=True)
         except Exception as error:  # the restricted unpickler may raise anything on damaged or hostile bytes
-            raise InputError(_explain(str(error), name) or _damaged(name, head, size, error)) from error
+            if needed := _find_code(str(error)):
+                advice = (
+                    f'where you trust it and its classes are installed, run python -c "import torch; torch.save(torch.load('
+                    f"{name!r}, weights_only=False).state_dict(), 'weights.pth')\" (or save only the state_dict of what it "
+                    'holds) and convert weights.pth'
+                )
+                is_class = needed.rpartition('.')[2][:1].isupper() or ' ' in needed
+                raise InputError(
+                    f'{name} is no plain state dict: it needs {needed}, and unpickling that would run code; nothing was '
+                    f'run; {advice if is_class else "get weights from a source you trust"}'
+                ) from error
+            raise InputError(
+                f'{name} is no intact checkpoint ({_line(error)}): {size} bytes that begin with {head[:4].hex(" ")}, '
+                'where a PyTorch or safetensors file was expected; download it again'
+            ) from error
 
 
 def _keep_size(storage: Any, location: str) -> Any:
@@ -218,32 +228,13 @@ def _keep_size(storage: Any, location: str) -> Any:
     return storage
 
 
-def _explain(message: str, name: str) -> str:
-    """Explain in one line that a pickle needs more than tensors and plain containers; return '' if it does not."""
+def _find_code(message: str) -> str:
+    """Return what a pickle needs besides tensors and plain containers; '' if that is not the trouble."""
     found = re.search(r'(?:GLOBAL|reduce for unrecognized function) (\S+)', message)
-    what = found[1].strip('`.,') if found else ''
-    if what.rpartition('.')[2][:1].isupper():
-        return (
-            f'{name} is no plain state dict: its pickle needs the class {what}, and unpickling it would run code; '
-            f'where that class is installed and if you trust the file, run {_OWNER.format(name=name)} '
-            '(or save only the state_dict of what it holds) and convert weights.pth'
-        )
-    if what:
-        return f'{name} would run code when unpickled ({what}): nothing was run; get weights from a source you trust'
     operand = re.search(r'Unsupported operand (\d+)', message)
     if operand and int(operand[1]) in _PROTOCOL_3_AND_LATER:
-        return (
-            f'{name} is a pickle of protocol 3 or newer, and reading it would run code: where you trust it, load it '
-            "and save its state_dict with torch.save(state_dict, 'weights.pth'), then convert that"
-        )
-    return ''
-
-
-def _damaged(name: str, head: bytes, size: int, error: Exception) -> str:
-    return (
-        f'{name} is no intact checkpoint ({_line(error)}): {size} bytes that begin with {head[:4].hex(" ")}, where a '
-        'PyTorch or safetensors file was expected; download it again'
-    )
+        return 'a reader of pickle protocol 3 or newer'
+    return found[1].strip('`.,') if found else ''
 
 
 def _line(error: object, limit: int = 160) -> str:

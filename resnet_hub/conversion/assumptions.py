@@ -66,7 +66,7 @@ def _judge(name: str, statistics: BatchNormStatistics | None, weights: str | Non
     if statistics is None:
         return Assumption(name, text, SHOWN, f'the file is {weights}')
     expected, fit = {
-        'relu': lambda: ('ReLU', statistics.activation),
+        'relu': lambda: ('ReLU', statistics.activation()),
         'bare-stem': lambda: ('the bare stem', statistics.stem()),
         'option-a': lambda: ('centre', statistics.padding()),
         'activated-projections': lambda: ('activated', statistics.projection()),

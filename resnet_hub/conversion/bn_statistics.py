@@ -40,11 +40,14 @@ _MOST = 24  #: blocks to look at: a sample of a deep network says as much as all
 Mean = Callable[[Tensor, Tensor], Tensor]  #: from b and g, E[act(N(b, g²))]
 
 
+_SILENT = 'the BatchNorm statistics do not tell'
+
+
 class Fit(NamedTuple):
     """How well hypotheses predict the running means."""
 
     best: str  #: the hypothesis that is shown; '' where none is
-    evidence: str = 'the BatchNorm statistics do not tell'
+    evidence: str = _SILENT
 
 
 class _Pair(NamedTuple):
@@ -53,8 +56,8 @@ class _Pair(NamedTuple):
     shift: Tensor
     scale: Tensor
     matrix: Tensor
-    mean: Tensor
     deviation: Tensor
+    seen: Tensor  #: running means of the second norm, in standard deviations
 
     def predict(self, mean: Mean) -> Tensor:
         return self.matrix @ mean(self.shift, self.scale) / self.deviation
@@ -118,33 +121,32 @@ class BatchNormStatistics:
         self.network = network
         self.tensors = state_dict
         self.last = 2 if network.block == 'basic' else 3  # number of the last convolution of a branch
-        means = [tensor for key, tensor in state_dict.items() if key.endswith('running_mean')]
-        self.recorded = not any(mean.is_meta for mean in means) and any(bool(mean.any()) for mean in means)
-
-    # ------------------------------------------------------------------------------------------- the hypotheses
 
     @cached_property
+    def errors(self) -> dict[str, float]:
+        """The error of each activation: the median over the channels, in standard deviations."""
+        return {
+            name: float(torch.cat([pair.predict(mean) - pair.seen for pair in self.pairs]).abs().median())
+            for name, mean in ACTIVATIONS.items()
+        }
+
+    @cached_property
+    def silent(self) -> str:
+        """Why the statistics say nothing at all; '' if they may say something."""
+        if not self.pairs:
+            return 'the norms have seen no images'
+        best = min(self.errors, key=lambda name: self.errors[name])
+        predicted = torch.cat([pair.predict(ACTIVATIONS[best]) for pair in self.pairs])
+        slope = float(
+            predicted @ torch.cat([pair.seen for pair in self.pairs]) / (predicted @ predicted).clamp_min(1e-12)
+        )
+        return (
+            '' if _SLOPE[0] <= slope <= _SLOPE[1] else 'the BatchNorm statistics are young, or older than the weights'
+        )
+
     def activation(self) -> Fit:
         """Tell the activation, a key of ACTIVATIONS."""
-        if not self.recorded:
-            return Fit('', 'its norms have seen no images')
-        seen = [pair.mean / pair.deviation for pair in self.pairs]
-        errors = {}
-        for name, mean in ACTIVATIONS.items():
-            rest = [pair.predict(mean) - mean_ for pair, mean_ in zip(self.pairs, seen, strict=True)]
-            errors[name] = float(torch.cat(rest).abs().median()) if rest else math.inf
-        self.relu_error = errors['ReLU']
-        best = min(errors, key=lambda name: errors[name])
-        predicted = torch.cat(
-            [torch.zeros(1, dtype=torch.float64), *(pair.predict(ACTIVATIONS[best]) for pair in self.pairs)]
-        )
-        slope = float(predicted[1:] @ torch.cat(seen)) / max(float(predicted @ predicted), 1e-12) if seen else 0.0
-        self.settled = _SLOPE[0] <= slope <= _SLOPE[1]
-        return (
-            _choose(errors)
-            if self.settled
-            else Fit('', 'the BatchNorm statistics are young, or older than the weights')
-        )
+        return Fit('', self.silent) if self.silent else _choose(self.errors)
 
     def stem(self) -> Fit:
         """Tell whether the first block (V1) reads what the stem's norm and activation give, or maxima of it.
@@ -152,17 +154,16 @@ class BatchNormStatistics:
         On 14 real networks without pooling the direct hypothesis errs by 0.01 to 0.15 and the pooled one by 0.3 to
         0.7; where the stem is pooled, by 0.24 to 0.52 and by 0.06 to 0.16.
         """
-        if not self._tells() or self.relu_error >= _FITS:  # meaningless numbers may fit by chance in one layer
-            return self._silent()
-        mean, deviation = self.seen('layer1.0.bn1')
-        pair = _Pair(*self.affine('bn1'), self.matrix('layer1.0.conv1', 0, 1), mean, deviation)
-        direct, *pooled = (float((pair.predict(act) - mean / deviation).abs().median()) for act in (_relu, *_POOLED))
+        if self.silent or self.errors['ReLU'] >= _FITS:  # meaningless numbers may fit by chance in one layer
+            return Fit('', self.silent or _SILENT)
+        pair = self.pair('bn1', 'layer1.0.conv1', 'layer1.0.bn1', 0, 1)
+        direct, *pooled = (float((pair.predict(act) - pair.seen).abs().median()) for act in (_relu, *_POOLED))
         return _choose({'the bare stem': direct, 'a pooled stem': min(pooled)}, _STEM_FITS, _STEM_CLEARLY)
 
     def padding(self) -> Fit:
         """Tell which channels a shortcut without tensors fills: 'centre', 'end', 'front' or 'none'."""
-        if not self._tells():
-            return self._silent()
+        if self.silent:
+            return Fit('', self.silent)
         return self._padding_v2() if self.network.family.norm_first else self._padding_v1()
 
     def projection(self) -> Fit:
@@ -171,8 +172,8 @@ class BatchNormStatistics:
         The next norm reads the sum of branch and projection, whose means are both known. Each block is asked on its
         own, since there are networks that do both.
         """
-        if not self._tells():
-            return self._silent()
+        if self.silent:
+            return Fit('', self.silent)
         fits = {}
         for _, name, after, _ in self.widening_blocks():
             if norm := self.next_norm(after):
@@ -225,14 +226,6 @@ class BatchNormStatistics:
                     errors.setdefault(padding, []).append((predicted - mean) / deviation)
         return _choose({padding: _rms(torch.cat(values)) for padding, values in errors.items()})
 
-    # ---------------------------------------------------------------------------------------------- the numbers
-
-    def _tells(self) -> bool:
-        return bool(self.activation) and self.recorded and self.settled
-
-    def _silent(self) -> Fit:
-        return Fit('', self.activation.evidence if not self.activation.best else Fit('').evidence)
-
     def affine(self, norm: str) -> tuple[Tensor, Tensor]:
         return self.tensors[f'{norm}.bias'].double(), self.tensors[f'{norm}.weight'].double()
 
@@ -250,6 +243,10 @@ class BatchNormStatistics:
         taps = torch.tensor([inside, 1, inside if stride == 1 else 1], dtype=torch.float64)
         return (weight * taps[:, None] * taps).sum((2, 3))
 
+    def pair(self, first: str, conv: str, second: str, stage: int, stride: int) -> _Pair:
+        mean, deviation = self.seen(second)
+        return _Pair(*self.affine(first), self.matrix(conv, stage, stride), deviation, mean / deviation)
+
     def blocks(self) -> list[tuple[int, str]]:
         layers = self.network.layers
         return [(stage, f'layer{stage + 1}.{index}') for stage, count in enumerate(layers) for index in range(count)]
@@ -262,10 +259,10 @@ class BatchNormStatistics:
             for k in range(1, self.last):
                 conv = k if self.network.family.norm_first else k + 1
                 strided = stage > 0 and name.endswith('.0') and conv == (1 if self.last == 2 else 2)
-                mean, deviation = self.seen(f'{name}.bn{k + 1}')
-                if bool(mean.any()):  # else it was never trained, or is fed by zeros
-                    matrix = self.matrix(f'{name}.conv{conv}', stage, 2 if strided else 1)
-                    result.append(_Pair(*self.affine(f'{name}.bn{k}'), matrix, mean, deviation))
+                mean = self.tensors[f'{name}.bn{k + 1}.running_mean']
+                if not mean.is_meta and bool(mean.any()):  # else it was never trained, or is fed by zeros
+                    stride = 2 if strided else 1
+                    result.append(self.pair(f'{name}.bn{k}', f'{name}.conv{conv}', f'{name}.bn{k + 1}', stage, stride))
         return result
 
     def widening_blocks(self) -> Iterator[tuple[int, str, str, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,41 +110,41 @@ def convert_checkpoint(
         weights = find_weights(source, content, network)
         config = read_config(path, content.sha256, network)
     architecture, model_args = network.architecture()
-    common: dict[str, Any] = {
-        'architecture': architecture,
-        'model_args': model_args,
-        'num_classes': network.num_classes,
-        'in_chans': network.in_chans,
-        'layout': found.layout,
-        'source': public_name(source),
-        'weights': weights,
-        'sha256': content.sha256,
-        'dropped': found.dropped,
-        'notes': found.notes,
-    }
+    result = Conversion(
+        path=output,
+        architecture=architecture,
+        model_args=model_args,
+        num_classes=network.num_classes,
+        in_chans=network.in_chans,
+        layout=found.layout,
+        source=public_name(source),
+        sha256=content.sha256,
+        weights=weights,
+        dropped=found.dropped,
+        notes=found.notes,
+        assumptions=list_assumptions(found, weights),
+    )
     del content
-    assumptions = list_assumptions(found, weights)
     if check is None:
-        refuse_contradicted(assumptions, assume)
+        refuse_contradicted(result.assumptions, assume)
     state_dict = separate(found.state_dict)
     if layout:
         container = layout.container if output.suffix != '.safetensors' else ''
         _write_file(output, to_layout(state_dict, network, to or ''), container)
-        return Conversion(path=output, **common, container=container or None, assumptions=assumptions)
+        return replace(result, container=container or None)
 
     constants = find_constants(found, weights, config, dataset, mean, std, labels)
     metrics = None
     if check is not None:
         metrics = _measure(found.model, constants, check)
         if metrics.top1 < _halfway(network.num_classes):
-            refuse_contradicted(assumptions, assume, f'; top-1 of {metrics.top1:.2f} % does not outweigh that')
-    result = Conversion(
-        path=output,
-        **common,
+            refuse_contradicted(result.assumptions, assume, f'; top-1 of {metrics.top1:.2f} % does not outweigh that')
+    result = replace(
+        result,
         mean=constants.mean,
         std=constants.std,
         label_names=constants.label_names,
-        assumptions=[*assumptions, *constants.assumptions],
+        assumptions=[*result.assumptions, *constants.assumptions],
         metrics=metrics,
     )
     _write_folder(result, state_dict, constants, found.counters, force)

@@ -105,9 +105,11 @@ def find_constants(
     Raises:
         InputError: an option does not fit the network, or nothing tells the normalisation.
     """
-    network = found.network
+    network, channels = found.network, found.network.in_chans
     if weights and dataset not in (None, WEIGHTS[weights].dataset):
         raise InputError(f'the file is {weights}, which knows {WEIGHTS[weights].dataset}: leave out --dataset')
+    if (mean is None) != (std is None):
+        raise InputError('give both --mean and --std, or neither')
     known = WEIGHTS[weights].dataset if weights else dataset
     name = known or _guess_dataset(network, config.label_names)
     row = find_dataset(name) if name else None
@@ -116,33 +118,32 @@ def find_constants(
             f'{name} has {len(row.classes)} classes, the checkpoint {network.num_classes}: leave out --dataset, and '
             'give --mean and --std'
         )
-    if (mean is None) != (std is None):
-        raise InputError('give both --mean and --std, or neither')
-    if mean is not None and std is not None:
-        _check_constants(mean, std, network.in_chans)
-    assumptions = []
-    if weights:
-        own_mean, own_std = WEIGHTS[weights].normalisation
-        _check_same(own_mean, own_std, mean, std, f'the file is {weights}, whose images are normalised')
-        mean, std, origin = own_mean, own_std, 'catalog'
-    elif found.mean:
-        _check_constants(found.mean, found.std, network.in_chans)
-        if (*(mean or ()), *(std or ())) != (*[0] * network.in_chans, *[1] * network.in_chans):  # nothing before it
-            _check_same(found.mean, found.std, mean, std, 'the network normalises its input itself,')
-        mean, std, origin = found.mean, found.std, 'file'
-    elif mean is not None and std is not None:
-        origin = 'given'
-    elif not known and config.mean:
-        mean, std, origin = config.mean, config.std, 'config'
-    elif row and len(row.mean) == network.in_chans:
-        mean, std, origin = row.mean, row.std, 'given' if known else 'assumed'
-    else:
-        shape = f'{network.num_classes} classes and {network.in_chans} input channels'
+    found_in: dict[str, tuple[Numbers | None, Numbers | None]] = {
+        'catalog': WEIGHTS[weights].normalisation if weights else (None, None),
+        'file': (found.mean, found.std),
+        'given': (mean, std),
+        'config': (None, None) if known else (config.mean, config.std),
+        'given ' if known else 'assumed': (row.mean, row.std) if row and len(row.mean) == channels else (None, None),
+    }
+    origin = next((origin for origin, (value, _) in found_in.items() if value), None)
+    if origin is None:
+        shape = f'{network.num_classes} classes and {channels} input channels'
         raise InputError(f'normalisation unknown for {shape}: give --mean and --std')
-    mean, std = tuple(map(float, mean)), tuple(map(float, std))
+    own_mean, own_std = (tuple(map(float, values or ())) for values in found_in[origin])
+    _check_constants(own_mean, own_std, channels)
+    if mean is not None and std is not None:
+        _check_constants(mean, std, channels)
+        given = (*mean, *std)
+        nothing_before = origin == 'file' and given == (*[0] * channels, *[1] * channels)
+        if not nothing_before and any(abs(a - b) > 1e-3 for a, b in zip(given, own_mean + own_std, strict=True)):
+            what = (
+                f'{weights}, whose images are normalised' if weights else 'a network that normalises its input itself,'
+            )
+            raise InputError(f'the file is {what} by mean {own_mean} and std {own_std}: leave out --mean and --std')
+    assumptions = []
     if origin in ('config', 'assumed'):
         evidence = f'by {CONFIG_FILE} beside the file' if origin == 'config' else f'as {name}, by the number of classes'
-        text = f'images are normalised by mean {mean} and std {std}'
+        text = f'images are normalised by mean {own_mean} and std {own_std}'
         assumptions.append(Assumption('normalisation', text, UNKNOWN, f'{evidence}; --mean and --std set them'))
     if labels is not None:
         names = _read_labels(Path(labels), network.num_classes)
@@ -153,20 +154,13 @@ def find_constants(
         if names and not known:
             evidence = 'by the number of classes; --labels or --dataset sets them'
             assumptions.append(Assumption('labels', f'the classes are those of {name}', UNKNOWN, evidence))
-    return Constants(mean, std, names, origin, name, tuple(assumptions))
+    return Constants(own_mean, own_std, names, origin.strip(), name, tuple(assumptions))
 
 
 def _guess_dataset(network: Network, label_names: tuple[str, ...]) -> str | None:
     shape = network.num_classes, network.in_chans
     fitting = [name for name, row in DATASETS.items() if (len(row.classes), len(row.mean)) == shape]
     return min(fitting, key=lambda name: DATASETS[name].classes != label_names, default=None)
-
-
-def _check_same(mean: Numbers, std: Numbers, given_mean: Numbers | None, given_std: Numbers | None, what: str) -> None:
-    """Options can only repeat the constants that are known."""
-    given = (*(given_mean or mean), *(given_std or std))
-    if any(abs(a - b) > 1e-3 for a, b in zip(given, (*mean, *std), strict=True)):
-        raise InputError(f'{what} by mean {tuple(mean)} and std {tuple(std)}: leave out --mean and --std')
 
 
 def _check_constants(mean: Numbers, std: Numbers, in_chans: int) -> None:

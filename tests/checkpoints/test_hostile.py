@@ -397,6 +397,8 @@ MUTATIONS = [
     integer, poison, nest,
 ]  # fmt: skip
 HEADERS = ['safetensors', 'zip', 'legacy']
+#: RESNET_HUB_MUTATIONS=10000 takes an hour; the default a minute
+MUTATED = int(os.environ.get('RESNET_HUB_MUTATIONS', '300'))
 QUICK = settings(deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
@@ -445,7 +447,7 @@ def assert_same_function_or_refused(path: Path, source: nn.Module) -> bool:
     return True
 
 
-@settings(QUICK, max_examples=400)
+@settings(QUICK, max_examples=MUTATED)
 @given(
     kind=st.sampled_from(list(SOURCES)),
     mutations=st.lists(st.tuples(st.sampled_from(MUTATIONS), st.randoms(use_true_random=False)), max_size=3),
@@ -468,7 +470,7 @@ def test_mutated_tensors_are_refused_or_read_as_the_source_would(
     assert read_it or mutations, 'an unchanged file is read'
 
 
-@settings(QUICK, max_examples=600)
+@settings(QUICK, max_examples=MUTATED)
 @given(
     form=st.sampled_from(HEADERS),
     kind=st.sampled_from(list(SOURCES)),
