@@ -15,7 +15,9 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,12 +38,12 @@ from measuring import (
     take_turns,
     text,
 )
-from peers import USUAL, peers_of, usual_net
+from peers import USUAL, peers_of, plain_openvino, usual_net
 from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from resnet_hub import ResnetHubError, evaluate, optimize, predict
+from resnet_hub import ResnetHubError, evaluate, export, optimize, predict
 from resnet_hub.data.images import Images
 from resnet_hub.data.sources import load_images
 from resnet_hub.inference.logits import ieee_convolutions
@@ -240,6 +242,60 @@ def check_logits(logits: dict[str, Tensor]) -> None:
         error = float((found.float() - right).abs().max() / right.abs().max())
         if not error <= (0.05 if BF16 in side else 1e-3):
             raise SystemExit(f'benchmark: {side} gives other logits than {USUAL}, {error:.2g} of the largest apart')
+
+
+# ---------------------------------------------------------------------------------------------- other runtimes
+
+INT8 = ', int8'
+OPENVINO, ONNX_RUNTIME = "optimize, backend='openvino'", 'ONNX Runtime, exported file'
+PLAIN = 'OpenVINO, converted as created'
+IN_RUNTIMES = [
+    Net('cifar_resnet18', 32, {OPENVINO + INT8: Target('≥', 4)}),
+    Net('cifar_resnet20', 32, {OPENVINO + INT8: Target('≥', 4)}),
+    Net('preact_resnet18', 32, {OPENVINO + INT8: Target('≥', 4)}),
+    Net('preact_resnet20', 32, {OPENVINO + INT8: Target('≥', 4)}),
+    Net('cifar_resnet18', 1, {OPENVINO + INT8: Target('≥', 7)}),
+    Net('cifar_resnet20', 1, {OPENVINO + INT8: Target('≥', 8)}),
+    Net('preact_resnet18', 1, {OPENVINO + INT8: Target('≥', 7)}),
+    Net('preact_resnet20', 1, {OPENVINO + INT8: Target('≥', 8)}),
+]
+
+
+def runtimes(settings: Settings) -> Iterator[Comparison]:
+    """Exported and quantised networks beside the usual code, and beside OpenVINO as one would use it without us."""
+    for net in IN_RUNTIMES[: 1 if settings.quick else None]:
+        torch.manual_seed(0)
+        x = torch.randn(net.batch, 3, 32, 32)
+        model = timm.create_model(net.name, zero_init_last=False).eval()
+        sides: dict[str, Callable[[Tensor], Tensor]] = {
+            USUAL: peers_of(net.name, model)[USUAL],
+            PLAIN: plain_openvino(model, x, 'f32'),
+            PLAIN + BF16: plain_openvino(model, x, 'bf16'),
+            OPENVINO: optimize(model, backend='openvino'),
+            ONNX_RUNTIME: in_onnx_runtime(model, int8=False),
+        }
+        with torch.no_grad():
+            check_logits({side: forward(x) for side, forward in sides.items()})
+        sides[OPENVINO + INT8] = optimize(model, backend='openvino', int8=torch.randn(100, 3, 32, 32))
+        sides[ONNX_RUNTIME + INT8] = in_onnx_runtime(model, int8=True)
+        what = f'{net.name}, batch {net.batch}, other runtimes'
+        with torch.no_grad():
+            clocks = {side: Clock(forward, x, 0 if settings.quick else 0.1) for side, forward in sides.items()}
+            times = take_turns(what, clocks, settings.rounds(20), warm_up=False)
+        speeds = {side: [net.batch / seconds for seconds in taken] for side, taken in times.items()}
+        yield Comparison(what, 'images/s', speeds, net.targets, USUAL)
+        float32 = {side: speeds[side] for side in (PLAIN, OPENVINO)}
+        yield Comparison(f'{what}, float32', 'images/s', float32, {OPENVINO: Target('≥', 0.95)}, PLAIN)
+
+
+def in_onnx_runtime(model: nn.Module, int8: bool) -> nn.Module:
+    """The file that `export` writes, in ONNX Runtime."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # there is no accuracy to check
+        file = export(
+            model, f'{folder}/net.onnx', int8=int8, calibrate=random_images(100) if int8 else None, dynamic_batch=True
+        ).path
+        return load_model(str(file))
 
 
 # ---------------------------------------------------------------------------------------------- accuracy
@@ -447,6 +503,10 @@ def _nothing(settings: Settings) -> str:
     return ''
 
 
+def has_export_extra() -> bool:
+    return all(find_spec(package) for package in ('onnx', 'onnxscript', 'onnxruntime', 'openvino', 'nncf'))
+
+
 class Section(NamedTuple):
     """A row: what can be measured apart."""
 
@@ -460,6 +520,11 @@ SECTIONS = {
     'loading': Section(loading, 'weights from a local file, and a first answer'),
     'inference': Section(inference, 'forward passes on the processor'),
     'gpu': Section(gpu, 'forward passes on a GPU', lambda s: '' if torch.cuda.is_available() else 'a GPU'),
+    'runtimes': Section(
+        runtimes,
+        'exported and int8 networks on the processor',
+        lambda s: '' if has_export_extra() else 'the extra export',
+    ),
     'accuracy': Section(accuracy, 'trained weights in bf16 and in float32', lambda s: '' if s.data else '--data'),
     'precision': Section(precision, 'training in bf16 and in float32', lambda s: '' if s.data else '--data'),
     'predict': Section(predict_image, 'resnet-hub predict on one picture'),

@@ -7,6 +7,7 @@ initialisation, NCHW, float32, and in training one image at a time through the t
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Collection
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -205,3 +206,15 @@ def train_usual(name: str, images: Images, epochs: int, device: str) -> list[flo
             total += loss.item()
         speeds.append(len(images) / (time.perf_counter() - start))
     return speeds
+
+
+def plain_openvino(model: nn.Module, x: Tensor, precision: str) -> Callable[[Tensor], Tensor]:
+    """A network as it is created, converted and run as OpenVINO's documentation shows; precision 'f32' or 'bf16'."""
+    import openvino
+
+    hints = {'INFERENCE_PRECISION_HINT': precision, 'INFERENCE_NUM_THREADS': torch.get_num_threads()}
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # it traces with TorchScript, which PyTorch deprecates
+        converted = openvino.convert_model(model, example_input=x)
+    compiled = openvino.compile_model(converted, 'CPU', hints)
+    return lambda x: torch.from_numpy(compiled(x.numpy())[0])

@@ -146,6 +146,15 @@ def test_speeds(monkeypatch):
     assert latency.unit == 'ms'
 
 
+def test_runtimes(monkeypatch):
+    for package in ('onnxscript', 'onnxruntime', 'openvino', 'nncf'):
+        pytest.importorskip(package)
+    monkeypatch.setattr(benchmark, 'IN_RUNTIMES', [benchmark.Net('cifar_resnet20', 2, {})])
+    everything, float32 = benchmark.runtimes(benchmark.Settings(quick=True))
+    assert everything.samples.keys() >= {peers.USUAL, benchmark.PLAIN, benchmark.OPENVINO + benchmark.INT8}
+    assert float32.samples.keys() == {benchmark.PLAIN, benchmark.OPENVINO}
+
+
 def test_the_usual_loop_trains(tmp_path):
     """On the very files that `resnet-hub train` is given."""
     benchmark.write_parquet(tmp_path / 'train-00000.parquet', benchmark.random_images(256))
