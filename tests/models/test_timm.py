@@ -658,6 +658,22 @@ def test_catalog_rows(name):
     assert (cfg['mean'], cfg['std']) == (row.mean or row.data.mean, row.std or row.data.std)
 
 
+def test_traits_and_arguments_of_a_changed_network(tmp_path):
+    """What timm knows of a network after its classifier and pooling changed, and what it writes to build it again."""
+    model = timm.create_model('wide_resnet16_2', in_chans=1, shortcut_type='A', conv_drop_rate=0.3)
+    model.reset_classifier(7, 'max')
+    traits, config = timm.models.get_model_traits(model), timm.models.get_model_input_config(model)
+    assert (traits['in_chans'], traits['num_classes']) == (1, 7)
+    assert config == {'input_size': (1, 32, 32), 'fixed_input_size': False, 'first_conv': 'conv1'}
+    args = timm.models.get_model_args(model)
+    assert args == {'in_chans': 1, 'num_classes': 7, 'global_pool': 'max', 'shortcut_type': 'A'}  # no rates of dropout
+    timm.models.save_for_hf(randomise(model), str(tmp_path / 'out'), safe_serialization=True)
+    again = timm.create_model(f'local-dir:{tmp_path}/out', pretrained=True).eval()
+    x = images(2, 1, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(again(x), model(x))
+
+
 def test_cfgs_say_where_weights_are_in_fields_that_timm_reads():
     """timm takes a url for an address of HTTP alone; for the Hub it has a field of its own."""
     for name, row in WEIGHTS.items():
