@@ -198,7 +198,8 @@ WEIGHTS: dict[str, Weights] = read_table()
 
 def tags(architecture: str) -> list[str]:
     """The tags that an architecture has weights for, the default first."""
-    return [row.tag for row in sorted(WEIGHTS.values(), key=_rank) if row.architecture == architecture]
+    rows = [row for name, row in WEIGHTS.items() if name.startswith(f'{architecture}.')]
+    return [row.tag for row in sorted(rows, key=_rank)]
 
 
 def weights_file(name: str) -> Path:
