@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import timm
-from timm.models._input import get_model_args
+from timm.models import get_model_args
 from torch import nn
 
 from resnet_hub.tables.architectures import ARCHITECTURES
