@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from resnet_hub import _registration
+from resnet_hub.utils.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from resnet_hub.conversion.convert import Conversion, convert_checkpoint
@@ -86,7 +87,6 @@ __all__ = [
     'read_labelled',
     'train',
 ]
-__version__ = '0.1.0'
 
 _registration.install()
 

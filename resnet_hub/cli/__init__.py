@@ -49,7 +49,7 @@ def _print_error(command: str, message: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from resnet_hub import __version__
+    from resnet_hub.utils.version import __version__
 
     parser = argparse.ArgumentParser(
         'resnet-hub',

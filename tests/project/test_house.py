@@ -40,7 +40,7 @@ def imports(path: Path) -> Iterator[str]:
                 whole = f'{node.module}.{alias.name}'
                 if whole in MODULES:
                     yield whole
-                elif node.module in MODULES and alias.name != '__version__':  # loaded before all others
+                elif node.module in MODULES:
                     yield str(node.module)
 
 
