@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 from resnet_hub.utils.errors import InputError
 
 #: formats that Pillow can only write, knows by name alone, or hands on to another program
 _NOT_DECODED = {'BUFR', 'EPS', 'GRIB', 'HDF5', 'MPEG', 'PALM', 'PDF', 'WMF'}
+
+
+#: formats that keep an orientation nowhere but in these entries of `info`; to look for it in another way takes long
+_WITHOUT_EXIF = {None, 'PNG', 'JPEG', 'WEBP', 'GIF', 'BMP'}
+_ORIENTED = {'exif', 'Raw profile type exif', 'xmp', 'XML:com.adobe.xmp'}
 
 
 def image_suffixes() -> set[str]:
@@ -56,9 +63,9 @@ def read_image(file: str | Path | IO[bytes] | Image.Image, name: str | None = No
         if isinstance(file, Image.Image):
             image = _upright(file)
         else:
-            with Image.open(file) as opened:
-                opened.load()
-                image = _upright(opened)
+            with Image.open(file) as image:  # which closes the file and keeps the pixels
+                image.load()
+            image = _upright(image)
     except FileNotFoundError as error:
         raise InputError(f'{name}: no such file') from error
     except UnidentifiedImageError as error:
@@ -81,10 +88,15 @@ def as_8_bit(image: Image.Image, channels: int = 3) -> Image.Image:
     return image.convert(mode)
 
 
+def as_tensor(image: Image.Image) -> Tensor:
+    """Return the pixels of an RGB or grey image, uint8 (H, W, C). numpy's way takes half as long as decoding 32×32."""
+    return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(image.height, image.width, -1)
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """Turn an image as its EXIF orientation says. Leave it as it is where the orientation cannot be read."""
-    if not ('exif' in image.info or image.getexif()):
-        return image.copy()
+    if image.format in _WITHOUT_EXIF and not _ORIENTED & image.info.keys():
+        return image
     upright = image.copy()
     try:
         tags = Image.Exif()

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from resnet_hub.data.decode import as_8_bit, read_image
+from resnet_hub.data.decode import as_8_bit, as_tensor, read_image
 from resnet_hub.data.images import Images
 from resnet_hub.utils.distributed import world_size
 from resnet_hub.utils.errors import InputError
@@ -139,8 +139,7 @@ class _ToPixels:
                 shown = ' and '.join(f'{width}×{height}' for width, height in (self.size, image.size))
                 raise InputError(f'the images have several sizes, {shown}: give one size to resize them to')
             image = ImageOps.fit(image, self.size, Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.array(image))
-        return pixels if pixels.ndim == 3 else pixels[..., None]
+        return as_tensor(image)
 
 
 class _Decoder(Dataset[Any]):

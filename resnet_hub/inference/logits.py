@@ -15,7 +15,7 @@ from resnet_hub.data.images import Images, normalise
 from resnet_hub.data.labelled import LabelledImages
 from resnet_hub.data.sources import read_labelled
 from resnet_hub.inference.mode import evaluation_mode
-from resnet_hub.inference.transform import channels_of, make_transform, normalisation, size_of, warn_of_size
+from resnet_hub.inference.transform import PixelTransform, channels_of, normalisation, size_of, warn_of_size
 from resnet_hub.utils.distributed import all_sum, is_first, rank, world_size
 from resnet_hub.utils.errors import InputError, ResnetHubError
 
@@ -108,8 +108,8 @@ def compute_outputs(
             yield from (pixels[part.start : part.stop] for part in parts)
             return
         channels = channels_of(model)
-        for x in _encoded(images).batches(transform or make_transform(model, normalize=False), parts, channels):
-            yield x.permute(0, 2, 3, 1) if x.dtype == torch.uint8 else x
+        for x in _encoded(images).batches(transform or PixelTransform(model), parts, channels):
+            yield x.permute(0, 2, 3, 1) if transform is not None and x.dtype == torch.uint8 else x
 
     starts = range(0, len(images), batch_size)
     parts = [range(start, min(start + batch_size, len(images))) for start in starts][rank() :: world_size()]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from resnet_hub.data.decode import find_images, read_image
 from resnet_hub.inference.mode import evaluation_mode
 from resnet_hub.inference.optimize import InferenceModel, optimize
-from resnet_hub.inference.transform import channels_of, make_transform, normalise_like, warn_of_size
+from resnet_hub.inference.transform import PixelTransform, channels_of, normalise_like, warn_of_size
 from resnet_hub.registry import as_model
 from resnet_hub.utils.errors import InputError
 
@@ -148,7 +148,7 @@ def _predict(
         good = [image for _, image in batch if isinstance(image, Tensor)]
         answers: Iterator[list[tuple[str, float]]] = iter(())
         if good:
-            x = normalise_like(model, torch.stack(good).to(weight.device, memory_format=torch.channels_last))
+            x = normalise_like(model, torch.stack(good).to(weight.device).permute(0, 3, 1, 2))
             with evaluation_mode(model):
                 logits = model(x.to(weight.dtype))
             if label_names and len(label_names) != logits.shape[1]:
@@ -159,12 +159,12 @@ def _predict(
 
 
 class _Reader:
-    """Reads images as a model wants them: uint8 (C, H, W). Threads share it."""
+    """Reads images as a model wants them: uint8 (H, W, C). Threads share it."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model: nn.Module | None = model  #: None once `warn` has looked
         self.channels = channels_of(model)
-        self.transform = make_transform(model, normalize=False)
+        self.transform = PixelTransform(model)
         self.size: tuple[int, int] | None = None  #: height and width of the first image
         self.path: Path | None = None  #: of the first image
 

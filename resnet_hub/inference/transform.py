@@ -6,7 +6,10 @@ import warnings
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
+
+from resnet_hub.data.decode import as_tensor
 
 
 def make_transform(model: nn.Module, normalize: bool = True) -> Any:
@@ -17,6 +20,22 @@ def make_transform(model: nn.Module, normalize: bool = True) -> Any:
     from timm.data import create_transform, resolve_model_data_config
 
     return create_transform(**resolve_model_data_config(model), is_training=False, normalize=normalize)
+
+
+class PixelTransform:
+    """timm's evaluation transform of a model up to uint8 (H, W, C), without its overhead for images that already fit."""
+
+    def __init__(self, model: nn.Module) -> None:
+        from timm.data import resolve_model_data_config
+
+        cfg = resolve_model_data_config(model)
+        self.transform = make_transform(model, normalize=False)
+        self.fitting = tuple(cfg['input_size'][:0:-1]) if cfg['crop_pct'] == 1 else None
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        if image.size != self.fitting:
+            return self.transform(image).permute(1, 2, 0)
+        return as_tensor(image)
 
 
 def normalise_like(model: nn.Module, pixels: Tensor) -> Tensor:
