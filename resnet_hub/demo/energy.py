@@ -17,7 +17,7 @@ from torch import nn
 
 from resnet_hub.data.labelled import LabelledImages
 from resnet_hub.inference.mode import evaluation_mode
-from resnet_hub.inference.predict import make_transform
+from resnet_hub.inference.transform import make_transform
 
 TABLE = Path(__file__).with_suffix('.csv')
 PERCENT = 95  #: of the test images reach the threshold
