@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from typing import NoReturn
 
 import torch
@@ -21,14 +22,20 @@ def find_network(renamed: Renamed) -> Network:
     """Return the network that a few shapes show; `load_strictly` compares every shape with it.
 
     Raises:
-        InputError: a tensor is missing that tells the network, or has a strange shape.
+        InputError: a tensor is missing that tells the network.
     """
     tensors = renamed.tensors
-    numbers = [(int(m[1]), int(m[2])) for key in tensors if (m := re.match(r'layer(\d+)\.(\d+)\.', key))]
-    stages = range(1, 1 + max(stage for stage, _ in numbers))
+    blocks: dict[int, set[int]] = defaultdict(set)
+    for key in tensors:
+        if found := re.match(r'layer(\d+)\.(\d+)\.', key):
+            blocks[int(found[1])].add(int(found[2]))
+    stages = range(1, 1 + max(blocks))
     if len(stages) not in (3, 4):
         refuse(f'{len(stages)} stages of residual blocks, where three or four were expected; {OTHER}')
-    firsts = [_get(renamed, f'layer{stage}.0.conv1.weight') for stage in stages]
+    for stage in stages:  # before anything is built: a number may be absurd
+        for index in range(max(1, len(blocks[stage]))):
+            _get(renamed, f'layer{stage}.{index}.conv1.weight')
+    firsts = [tensors[f'layer{stage}.0.conv1.weight'] for stage in stages]
     kernel = tuple(firsts[0].shape[2:])
     if kernel not in _BLOCKS:
         refuse_shape(renamed.sources['layer1.0.conv1.weight'], firsts[0].shape, (*firsts[0].shape[:2], 3, 3))
@@ -37,7 +44,7 @@ def find_network(renamed: Renamed) -> Network:
     network = Network(
         family=renamed.family,
         block=_BLOCKS[kernel],
-        layers=tuple(1 + max(index for s, index in numbers if s == stage) for stage in stages),
+        layers=tuple(len(blocks[stage]) for stage in stages),
         widths=tuple(first.shape[0] for first in firsts),
         stem_width=stem.shape[0],
         num_classes=classifier.shape[0],
@@ -89,8 +96,6 @@ def _get(renamed: Renamed, key: str, problem: str = '') -> Tensor:
     if key not in renamed.tensors:
         problem = problem or f'the file has no tensor for {key}, which such a network needs'
         refuse(f'{problem}; the file is incomplete or of another network')
-    if renamed.tensors[key].ndim < 2:
-        refuse_tensor(renamed.sources[key], renamed.tensors[key].shape)
     return renamed.tensors[key]
 
 

@@ -93,7 +93,7 @@ def fold_biases(renamed: Renamed, network: Network) -> tuple[Renamed, list[str]]
     reads too stays, and is refused later.
     """
     tensors, folded = dict(renamed.tensors), 0
-    convs = [key[:-7] for key, tensor in tensors.items() if tensor.ndim == 4 and key != 'fc.weight']
+    convs = [key[:-7] for key in tensors if re.fullmatch(r'.*conv\d\.weight|.*\.0\.weight', key)]
     kinds: dict[str, dict[bool, str]] = defaultdict(dict)  # by place in the block, so that one lost bias is noticed
     for name in convs:
         place = 'stem' if '.' not in name else name.split('.', 2)[2]

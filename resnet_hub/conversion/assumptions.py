@@ -65,16 +65,18 @@ def _judge(name: str, statistics: BatchNormStatistics | None, weights: str | Non
     text = NAMES[name]
     if statistics is None:
         return Assumption(name, text, SHOWN, f'the file is {weights}')
-    expected, fit = {
-        'relu': lambda: ('ReLU', statistics.activation()),
-        'bare-stem': lambda: ('the bare stem', statistics.stem()),
-        'option-a': lambda: ('centre', statistics.padding()),
-        'activated-projections': lambda: ('activated', statistics.projection()),
-    }.get(name, lambda: ('', Fit('', 'nothing in the file tells')))()
-    if not fit.best:
-        return Assumption(name, text, UNKNOWN, fit.evidence)
-    if fit.best == expected:
-        return Assumption(name, text, SHOWN, fit.evidence)
+    tests = {
+        'relu': ('ReLU', statistics.activation),
+        'bare-stem': ('the bare stem', statistics.stem),
+        'option-a': ('centre', statistics.padding),
+        'activated-projections': ('activated', statistics.projection),
+    }
+    if name not in tests:
+        return Assumption(name, text, UNKNOWN, 'nothing in the file tells')
+    expected, test = tests[name]
+    fit = Fit('', statistics.silent) if statistics.silent else test()
+    if fit.best in ('', expected):
+        return Assumption(name, text, SHOWN if fit.best else UNKNOWN, fit.evidence)
     other = _OTHERS.get(fit.best, f'the activations are {fit.best}, not ReLU')
     return Assumption(name, text, CONTRADICTED, f'{other}, since {fit.evidence}')
 

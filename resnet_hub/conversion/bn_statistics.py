@@ -19,6 +19,7 @@ regressed on the predicted ones, and anything but a slope near 1 makes all answe
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import NamedTuple
@@ -40,14 +41,11 @@ _MOST = 24  #: blocks to look at: a sample of a deep network says as much as all
 Mean = Callable[[Tensor, Tensor], Tensor]  #: from b and g, E[act(N(b, g²))]
 
 
-_SILENT = 'the BatchNorm statistics do not tell'
-
-
 class Fit(NamedTuple):
     """How well hypotheses predict the running means."""
 
     best: str  #: the hypothesis that is shown; '' where none is
-    evidence: str = _SILENT
+    evidence: str = 'the BatchNorm statistics do not tell'
 
 
 class _Pair(NamedTuple):
@@ -137,16 +135,14 @@ class BatchNormStatistics:
             return 'the norms have seen no images'
         best = min(self.errors, key=lambda name: self.errors[name])
         predicted = torch.cat([pair.predict(ACTIVATIONS[best]) for pair in self.pairs])
-        slope = float(
-            predicted @ torch.cat([pair.seen for pair in self.pairs]) / (predicted @ predicted).clamp_min(1e-12)
-        )
-        return (
-            '' if _SLOPE[0] <= slope <= _SLOPE[1] else 'the BatchNorm statistics are young, or older than the weights'
-        )
+        seen = torch.cat([pair.seen for pair in self.pairs])
+        slope = float(predicted @ seen / (predicted @ predicted).clamp_min(1e-12))
+        low, high = _SLOPE
+        return '' if low <= slope <= high else 'the BatchNorm statistics are young, or older than the weights'
 
     def activation(self) -> Fit:
         """Tell the activation, a key of ACTIVATIONS."""
-        return Fit('', self.silent) if self.silent else _choose(self.errors)
+        return _choose(self.errors)
 
     def stem(self) -> Fit:
         """Tell whether the first block (V1) reads what the stem's norm and activation give, or maxima of it.
@@ -154,16 +150,14 @@ class BatchNormStatistics:
         On 14 real networks without pooling the direct hypothesis errs by 0.01 to 0.15 and the pooled one by 0.3 to
         0.7; where the stem is pooled, by 0.24 to 0.52 and by 0.06 to 0.16.
         """
-        if self.silent or self.errors['ReLU'] >= _FITS:  # meaningless numbers may fit by chance in one layer
-            return Fit('', self.silent or _SILENT)
+        if self.errors['ReLU'] >= _FITS:  # meaningless numbers may fit by chance in one layer
+            return Fit('')
         pair = self.pair('bn1', 'layer1.0.conv1', 'layer1.0.bn1', 0, 1)
         direct, *pooled = (float((pair.predict(act) - pair.seen).abs().median()) for act in (_relu, *_POOLED))
         return _choose({'the bare stem': direct, 'a pooled stem': min(pooled)}, _STEM_FITS, _STEM_CLEARLY)
 
     def padding(self) -> Fit:
         """Tell which channels a shortcut without tensors fills: 'centre', 'end', 'front' or 'none'."""
-        if self.silent:
-            return Fit('', self.silent)
         return self._padding_v2() if self.network.family.norm_first else self._padding_v1()
 
     def projection(self) -> Fit:
@@ -172,16 +166,12 @@ class BatchNormStatistics:
         The next norm reads the sum of branch and projection, whose means are both known. Each block is asked on its
         own, since there are networks that do both.
         """
-        if self.silent:
-            return Fit('', self.silent)
         fits = {}
-        for _, name, after, _ in self.widening_blocks():
-            if norm := self.next_norm(after):
-                branch, (mean, deviation) = self.branch_mean(name), self.seen(norm)
-                matrix = self.matrix(f'{name}.downsample.0', 0, 1)
-                inputs = {'activated': _relu(*self.affine(f'{name}.bn1')), 'raw': self.seen(f'{name}.bn1')[0]}
-                fit = _choose({kind: _rms((branch + matrix @ x - mean) / deviation) for kind, x in inputs.items()})
-                fits[fit.best] = fit
+        for name, branch, mean, deviation in self.sums():
+            matrix = self.matrix(f'{name}.downsample.0', 0, 1)
+            inputs = {'activated': _relu(*self.affine(f'{name}.bn1')), 'raw': self.seen(f'{name}.bn1')[0]}
+            fit = _choose({kind: _rms((branch + matrix @ x - mean) / deviation) for kind, x in inputs.items()})
+            fits[fit.best] = fit
         return fits.get('raw') or fits.get('activated') or Fit('')
 
     def _padding_v1(self) -> Fit:
@@ -190,7 +180,7 @@ class BatchNormStatistics:
         The means of the other channels are free: as many unknowns as shortcut channels, fitted to the next norm's
         means. In a plain net nothing is gained by them.
         """
-        errors: dict[str, list[float]] = {}
+        errors: dict[str, list[float]] = defaultdict(list)
         for chs, name, after, stage in self.widening_blocks():
             if not after:
                 continue
@@ -206,7 +196,7 @@ class BatchNormStatistics:
                 if carried:
                     unknown = matrix[:, free] / deviation[:, None]
                     rest = rest - unknown @ torch.linalg.lstsq(unknown, rest[:, None]).solution[:, 0]
-                errors.setdefault(padding, []).append(_rms(rest, len(carried)))
+                errors[padding].append(_rms(rest, len(carried)))
         plain = errors.pop('none', [])
         for number, error in enumerate(plain):
             others = min(values[number] for values in errors.values())
@@ -216,14 +206,13 @@ class BatchNormStatistics:
 
     def _padding_v2(self) -> Fit:
         """The next norm reads the sum of the branch and the padded input, whose means are both known."""
-        errors: dict[str, list[Tensor]] = {}
-        for chs, name, after, _ in self.widening_blocks():
-            if norm := self.next_norm(after):
-                branch, (mean, deviation) = self.branch_mean(name), self.seen(norm)
-                for padding, carried in _paddings(chs, len(branch)).items():
-                    predicted = branch.clone()
-                    predicted[carried] += self.seen(f'{name}.bn1')[0] if carried else 0
-                    errors.setdefault(padding, []).append((predicted - mean) / deviation)
+        errors: dict[str, list[Tensor]] = defaultdict(list)
+        for name, branch, mean, deviation in self.sums():
+            carried_mean, _ = self.seen(f'{name}.bn1')
+            for padding, carried in _paddings(len(carried_mean), len(branch)).items():
+                predicted = branch.clone()
+                predicted[carried] += carried_mean if carried else 0
+                errors[padding].append((predicted - mean) / deviation)
         return _choose({padding: _rms(torch.cat(values)) for padding, values in errors.items()})
 
     def affine(self, norm: str) -> tuple[Tensor, Tensor]:
@@ -274,14 +263,12 @@ class BatchNormStatistics:
                 yield chs, name, after, after_stage
             chs = width
 
-    def branch_mean(self, name: str) -> Tensor:
-        """Return the mean of the output of a pre-activation branch."""
-        return self.matrix(f'{name}.conv{self.last}', int(name[5]) - 1, 1) @ _relu(
-            *self.affine(f'{name}.bn{self.last}')
-        )
-
-    def next_norm(self, after: str) -> str:
-        return f'{after}.bn1' if after else ('norm' if self.network.final_norm else '')
+    def sums(self) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
+        """Yield where a stage widens (V2): its first block, its branch's mean, mean and deviation of branch + shortcut."""
+        for _, name, after, _ in self.widening_blocks():
+            if norm := f'{after}.bn1' if after else 'norm' * self.network.final_norm:
+                matrix = self.matrix(f'{name}.conv{self.last}', int(name[5]) - 1, 1)
+                yield name, matrix @ _relu(*self.affine(f'{name}.bn{self.last}')), *self.seen(norm)
 
 
 def _paddings(chs: int, width: int) -> dict[str, list[int]]:

@@ -347,6 +347,11 @@ OTHERS: dict[str, tuple[str, Callable[[State], State], str]] = {
     'pruned': (V1, lambda s: {**s, 'layer2.1.conv1.weight': meta(20, 32, 3, 3)}, r'layer2\.1\.'),
     'missing block': (V1, lambda s: without(s, r'layer2\.1'), r'no tensor for layer2\.1\.conv1'),
     'missing stage': (V1, lambda s: without(s, r'layer2'), r'no tensor for layer2\.0\.conv1'),
+    'absurd number': (
+        V1,
+        lambda s: respell(s, (r'layer2\.1\.', 'layer2.123456789.')),
+        r'no tensor for layer2\.1\.conv1',
+    ),
     'missing first block': (V1, lambda s: without(s, r'layer1\.0'), r'no tensor for layer1\.0\.conv1'),
     'missing first blocks': (V1, lambda s: without(s, r'layer\d\.[01]'), 'the first block of a stage is missing'),
     'missing first stage of a list': (

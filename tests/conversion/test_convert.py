@@ -19,6 +19,8 @@ from safetensors.torch import load_file
 from resnet_hub import InputError, convert_checkpoint
 from resnet_hub.checkpoints.layouts import LAYOUTS, cannot_hold, to_layout
 from resnet_hub.checkpoints.recognise import recognise
+from resnet_hub.conversion import convert as convert_module
+from resnet_hub.conversion.assumptions import Assumption
 from resnet_hub.hub.package import prepare
 from resnet_hub.models import CifarResNet, PreActResNet
 from resnet_hub.tables.datasets import DATASETS
@@ -79,6 +81,15 @@ def test_a_plain_net_is_not_read_as_option_a(data_root, published, tmp_path):
     with pytest.raises(InputError, match=r'near the chance of 10\.00 %'):
         convert_checkpoint(source, tmp_path / 'net', **LANDSCAPE, check=data_root)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_good_accuracy_outweighs_all_evidence(data_root, tmp_path, monkeypatch):
+    """No real network is known whose statistics are wrong about it, so the evidence is made up."""
+    evidence = [Assumption('relu', 'the activations are ReLU', 'contradicted', 'they are tanh')]
+    monkeypatch.setattr(convert_module, 'list_assumptions', lambda *args: evidence)
+    with pytest.raises(InputError, match=r'they are tanh.*--assume relu, or with --check'):
+        convert_checkpoint('cifar_resnet8.cifar10', tmp_path / 'net')
+    assert convert_checkpoint('cifar_resnet8.cifar10', tmp_path / 'net', check=data_root).metrics.top1 > 80
 
 
 PYTORCHCV = [
@@ -417,6 +428,15 @@ def test_a_file_of_the_catalog_in_a_zip_has_the_catalogs_constants(checkpoint, t
     (tmp_path / 'net' / 'README.md').write_text('---\nlicense: apache-2.0\n---\nMine.\n')
     with pytest.raises(InputError, match=r'says license apache-2\.0; these are the weights'):
         prepare(tmp_path / 'net', 'me/net')
+
+
+def test_a_name_without_a_tag_and_a_name_that_is_misspelt(tmp_path, command):
+    done = command('convert', 'cifar_resnet8', '-o', tmp_path / 'net.pth', '--to', 'kuangliu')
+    assert "the file holds {'net': state dict}" in done.out
+    assert set(torch.load(tmp_path / 'net.pth', weights_only=True)) == {'net'}
+    for name in ('cifar_resnet8.cifar1', 'cifar_resnt8'):
+        done = command('convert', name, '-o', tmp_path / 'other', expect=2)
+        assert 'did you mean' in done.err and 'cifar_resnet8' in done.err
 
 
 def test_on_the_command_line(checkpoint, tmp_path, command):
