@@ -72,6 +72,8 @@ def _check_name(name: str) -> None:
     architecture, _, tag = name.partition('.')
     near = did_you_mean(name, {*WEIGHTS, *timm.list_models()}) or '; resnet-hub list shows all names'
     if not timm.is_model(architecture):
+        if Path(name).is_dir():
+            raise InputError(f'unknown model {name!r}; for the model in this folder write local-dir:{name}')
         raise InputError(f'unknown model {name!r}{near}')
     if tag and name not in timm.list_models(f'{architecture}.*', include_tags=True):
         raise InputError(f'{architecture} has no weights {tag!r}{near}')

@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from resnet_hub.data.decode import read_image
 from resnet_hub.data.sources import read_labelled
 from resnet_hub.demo.build import build_demo
 from resnet_hub.demo.runtime import runtime_folder
-from resnet_hub.inference.predict import make_transform, predict, read_image
+from resnet_hub.inference.predict import predict
+from resnet_hub.inference.transform import make_transform
 from resnet_hub.registry import load_model
 from resnet_hub.utils.errors import ResnetHubError
 from tests.conftest import ROOT

@@ -1,9 +1,11 @@
 """The figures against their definitions, written out in numpy; and the command, alone and under torchrun."""
 
 import csv
+import gc
 import json
 import subprocess
 import sys
+import weakref
 from copy import deepcopy
 from dataclasses import replace
 from statistics import fmean
@@ -32,6 +34,7 @@ from resnet_hub.inference.evaluate import (
 )
 from resnet_hub.inference.logits import compute_outputs
 from resnet_hub.inference.transform import make_transform
+from resnet_hub.registry import load_model
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.utils.errors import InputError, ResnetHubError
 from resnet_hub.utils.plots import plot_confusion
@@ -356,6 +359,27 @@ def test_the_command_prints_what_evaluate_measures(two_sets, command, tmp_path):
     assert command('evaluate', models[0], '--data', root, '--bf16').out.split()[-1] == 'bf16'
 
 
+def test_several_models_are_loaded_one_at_a_time_and_images_read_once(two_sets, command, monkeypatch):
+    root, (first, _) = two_sets
+    loaded, read = [], []
+
+    def load(*arguments):
+        gc.collect()
+        assert not [model for model in loaded if model() is not None], 'another model is still in memory'
+        model = load_model(*arguments)
+        loaded.append(weakref.ref(model))
+        return model
+
+    def read_and_note(*arguments, **options):
+        read.append(arguments)
+        return read_labelled(*arguments, **options)
+
+    monkeypatch.setattr('resnet_hub.registry.load_model', load)
+    monkeypatch.setattr('resnet_hub.data.sources.read_labelled', read_and_note)
+    command('evaluate', first, 'cifar_resnet8.cifar10', 'preact_resnet20.cifar10', '--data', root)
+    assert len(loaded) == 3 and len(read) == 1
+
+
 def test_under_torchrun_the_result_is_that_of_one_process(two_sets, command, tmp_path):
     """Two processes, 7 batches and then a single one: every image counts once, and one process prints and writes."""
     root, models = two_sets
@@ -392,6 +416,7 @@ REFUSED = {
     '{0} --data {root} --ood {root} --shift': '--ood and --shift are measured one at a time',
     '{0} --data {root} --knn': '--knn is a score of out-of-distribution images',
     '{0} --data {root} --plot c.png': '--plot draws the table of corrupted images',
+    '{root}/net --data {root}': 'for the model in this folder write local-dir:{root}/net',
     '{0} --data {root} --device gpu': "unknown device 'gpu'",
     '{0} --data {root} --device cuda:99': 'cuda:99 is not there',
 }
