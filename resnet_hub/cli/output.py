@@ -15,7 +15,7 @@ _FORMATS = {
     'top5': '.2f',
     'accuracy': '.2f',
     'ece': '.2f',
-    'auroc': '.2f',
+    'auroc': '.1f',
     'fpr95': '.2f',
     'aupr_in': '.2f',
     'aupr_out': '.2f',

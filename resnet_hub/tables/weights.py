@@ -152,7 +152,7 @@ _COLUMNS: dict[str, tuple[Callable[[str], Any], Callable[[Any], str]]] = {
     'top5': (float, '{:.2f}'.format),
     'nll': (float, '{:.4f}'.format),
     'ece': (float, '{:.2f}'.format),
-    'auroc': (float, '{:.2f}'.format),
+    'auroc': (float, '{:.1f}'.format),
     'seed': (int, str),
     'further_top1': (_numbers, lambda values: ' '.join(f'{value:.2f}' for value in values)),
     'model_args': (_arguments, lambda args: ' '.join(f'{key}={value}' for key, value in args.items())),

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from measure_weights import read_figures
 from measuring import describe, markdown
 from zoo import PICTURE, draw, multiply_adds, points, points_of
 
@@ -69,6 +70,27 @@ def our_weights() -> str:
             if row.publisher is RESNET_HUB
         ),
     )
+
+
+def zoo() -> str:
+    """Return every figure of each of our weights. A figure that was not measured yet is left out."""
+    header = ('weights', 'top-1 %', 'NLL', 'ECE %', 'AUROC %', 'JPEG %', 'images/s', 'parameters', 'multiply-adds')
+    measured = read_figures()
+    rows = []
+    for name, row in WEIGHTS.items():
+        if row.publisher is RESNET_HUB:
+            found = measured.get(name)
+            figures = (
+                (row.nll, '.3f'),
+                (row.ece, '.1f'),
+                (row.auroc, '.1f'),
+                (found and found.jpeg75, '.2f'),
+                (found and found.images_per_second, ',.0f'),
+            )
+            cells = ['' if value is None else format(value, spec) for value, spec in figures]
+            costs = short(ARCHITECTURES[row.architecture].params), short(multiply_adds(row.architecture))
+            rows.append((f'`{name}`', figure(row), *cells, *costs))
+    return table(header, rows)
 
 
 def weights() -> str:
@@ -132,7 +154,7 @@ def speed() -> str:
     )
 
 
-TABLES = {make.__name__: make for make in (architectures, our_weights, weights, publishers, benchmark, speed)}
+TABLES = {make.__name__: make for make in (architectures, our_weights, zoo, weights, publishers, benchmark, speed)}
 
 
 def with_tables(text: str) -> str:

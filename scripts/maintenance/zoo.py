@@ -1,9 +1,10 @@
-"""The picture of the catalog: accuracy against multiply-adds, of our weights and the published ones."""
+"""Draw the zoo: accuracy against multiply-adds, of our weights and of those of other publishers."""
 
 from __future__ import annotations
 
 import functools
 import html
+import itertools
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping
@@ -38,7 +39,7 @@ TICKS = (50, 60, 65, 70, 75, 80, 82, 84, 86, 88, 90, 92, 94, 95, 96, 97, 98)
 
 @functools.cache
 def multiply_adds(architecture: str) -> int:
-    """Of one 32×32 image, by PyTorch's counter, which counts each as two operations."""
+    """Return the multiply-adds for one 32×32 image, by PyTorch's counter, which counts each as two operations."""
     row = ARCHITECTURES[architecture]
     model = network_class(architecture)(**row.model_args(), device='meta').eval()
     return count_flops(model, torch.empty(1, 3, 32, 32, device='meta')) // 2
@@ -53,24 +54,24 @@ class Point(NamedTuple):
 
     @property
     def label(self) -> str:
-        """resnet20, preact20 and wide28_10, of the three families."""
+        """The short name in the picture: resnet20, preact20, wide28_10."""
         return self.architecture.removeprefix('cifar_').replace('_resnet', '')
 
 
 def points() -> list[Point]:
-    """What is to be drawn: the rows of the catalog for the panels' data sets."""
+    """Return what is to be drawn: the rows of the table of weights for the panels' data sets."""
     rows = ((name.partition('.')[0], row) for name, row in WEIGHTS.items() if row.dataset in PANELS)
     return [Point(row.dataset, name, row.publisher.name, multiply_adds(name), row.top1) for name, row in rows]
 
 
 def points_of(picture: Path) -> list[Point]:
-    """What was drawn, out of the picture's description."""
+    """Return what a picture shows, from the description in it."""
     _, _, rest = picture.read_text(encoding='utf-8').partition('<dc:description>')
     return [Point(*item) for item in json.loads(html.unescape(rest.partition('</dc:description>')[0]) or '[]')]
 
 
 def draw(path: Path = PICTURE) -> Figure:
-    """Write the picture: the same bytes for the same catalog and the same matplotlib."""
+    """Write the picture. The same table and the same matplotlib give the same bytes."""
     style = {'svg.hashsalt': 'zoo', 'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False}
     found = points()
     with matplotlib.rc_context(style):
@@ -82,7 +83,7 @@ def draw(path: Path = PICTURE) -> Figure:
         figure.legend(*axes.get_legend_handles_labels(), loc='outside upper center', ncols=5, frameon=False)
         figure.supxlabel('multiply-adds', fontsize='medium')
         figure.supylabel('test top-1 % (errors on a log scale)', fontsize='medium')
-        figure.draw_without_rendering()  # from here on everything has its place
+        figure.draw_without_rendering()  # after this everything has its final place
         figure.set_layout_engine('none')
         for axes, shown in panels.items():
             _label(axes, shown)
@@ -93,7 +94,7 @@ def draw(path: Path = PICTURE) -> Figure:
 
 
 def _published_frontier(shown: Iterable[Point]) -> list[Point]:
-    """Others' weights that are better than all of others' that cost as much or less."""
+    """Return others' weights that are better than all other published ones of the same cost or less."""
     best, front = 0.0, []
     for point in sorted(shown, key=lambda point: (point.cost, -point.top1)):
         if point.publisher != RESNET_HUB.name and point.top1 > best:
@@ -105,7 +106,8 @@ def _published_frontier(shown: Iterable[Point]) -> list[Point]:
 def _plot(axes: Axes, shown: list[Point], title: str) -> None:
     for publisher, (mark, area, colour) in MARKS.items():
         own = [point for point in shown if point.publisher == publisher]
-        style = {'marker': mark, 's': area, 'color': colour, 'zorder': 3 if publisher == RESNET_HUB.name else 2}
+        level = 2 if publisher == RESNET_HUB.name else 3  # our large stars lie below the small marks
+        style = {'marker': mark, 's': area, 'color': colour, 'edgecolor': 'white', 'linewidth': 0.5, 'zorder': level}
         axes.scatter([p.cost for p in own], [p.top1 for p in own], label=publisher, **style)
     best = _published_frontier(shown)
     axes.plot(
@@ -122,7 +124,10 @@ def _plot(axes: Axes, shown: list[Point], title: str) -> None:
 
 
 def _label(axes: Axes, shown: list[Point]) -> None:
-    """Name ours and the best published, each at a near place that is free, with a line where that is far."""
+    """Write the names of ours and of the best published beside their marks, with a line from a mark to a far name.
+
+    No name covers a mark, another name, or the line of the best published.
+    """
     best = _published_frontier(shown)
     texts = {}
     for point in shown:
@@ -143,17 +148,18 @@ def _label(axes: Axes, shown: list[Point]) -> None:
     marks = {point: axes.transData.transform((point.cost, point.top1)) for point in shown}
     sizes = {point: text.get_window_extent().size for point, text in texts.items()}
     orders = random.Random(0)
-    layouts = [_layout(orders.sample([*sizes], len(sizes)), sizes, marks, axes.bbox) for _ in range(50)]
+    line = [box for a, b in itertools.pairwise(best) for box in _boxes_along(marks[a], marks[b])]
+    layouts = [_layout(orders.sample([*sizes], len(sizes)), sizes, marks, line, axes.bbox) for _ in range(50)]
     for point, (distance, box) in min(layouts, key=lambda layout: sum(d**2 for d, _ in layout.values())).items():
         texts[point].set_position((box.min + box.max) / 2 - marks[point])
         texts[point].arrow_patch.set_visible(distance > 14)
 
 
 def _layout(
-    order: list[Point], sizes: Mapping[Point, Any], marks: Mapping[Point, Any], frame: Bbox
+    order: list[Point], sizes: Mapping[Point, Any], marks: Mapping[Point, Any], line: list[Bbox], frame: Bbox
 ) -> dict[Point, tuple[int, Bbox]]:
-    """The nearest box for each label that is free when its turn comes, and its distance from the mark."""
-    taken = [Bbox([mark - 4, mark + 4]) for mark in marks.values()]
+    """Return the nearest box for each name that is free when its turn comes, and its distance from the mark."""
+    taken = [*line, *(Bbox([mark - 4, mark + 4]) for mark in marks.values())]
     layout = {}
     for point in order:
         layout[point] = next(
@@ -165,8 +171,14 @@ def _layout(
     return layout
 
 
+def _boxes_along(start: Any, end: Any) -> list[Bbox]:
+    """Return small boxes that cover the straight line between two points of the picture."""
+    steps = int(np.hypot(*(end - start)) // 3) + 1
+    return [Bbox([point - 1, point + 1]) for point in np.linspace(start, end, steps + 1)]
+
+
 def _places(mark: Any, size: Any) -> Iterator[tuple[int, Bbox]]:
-    """Boxes around a mark, near before far, on the upper left, which is emptiest, before elsewhere."""
+    """Yield boxes around a mark: near ones first, and first those on the upper left, which is emptiest."""
     for distance in range(6, 100, 2):
         for angle in np.radians([135, 180, 90, 150, 120, 0, 315, 270, 45, 225, 30, 330, 300, 240, 210, 60]):
             centre = mark + np.array([np.cos(angle), np.sin(angle)]) * (distance + size / 2)

@@ -120,6 +120,7 @@ def assert_legible(figure, points) -> None:
         for number, box in enumerate(boxes):
             assert not box.count_overlaps(boxes[:number]), names[number]
             assert axes.bbox.count_contains([box.min, box.max]) == 2, names[number]
+            assert not axes.transData.transform_path(axes.lines[0].get_path()).intersects_bbox(box, filled=False)
 
 
 class TestLinks:
