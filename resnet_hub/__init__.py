@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from resnet_hub.exporting.export import Export, export
     from resnet_hub.hub.download import download
     from resnet_hub.hub.upload import Upload, push_folders, push_to_hub
+    from resnet_hub.inference.corruptions import CorruptionMetrics, evaluate_corruptions
     from resnet_hub.inference.evaluate import Metrics, evaluate
+    from resnet_hub.inference.ood import OodMetrics, evaluate_ood
     from resnet_hub.inference.optimize import optimize
     from resnet_hub.inference.predict import Prediction, predict
+    from resnet_hub.inference.shift import ShiftMetrics, evaluate_shift
     from resnet_hub.models import CifarResNet, PreActResNet
     from resnet_hub.registry import load_model
     from resnet_hub.training.recipe import Recipe
@@ -51,6 +54,12 @@ _PUBLIC = {
     'export': 'exporting.export',
     'Metrics': 'inference.evaluate',
     'evaluate': 'inference.evaluate',
+    'CorruptionMetrics': 'inference.corruptions',
+    'OodMetrics': 'inference.ood',
+    'ShiftMetrics': 'inference.shift',
+    'evaluate_corruptions': 'inference.corruptions',
+    'evaluate_ood': 'inference.ood',
+    'evaluate_shift': 'inference.shift',
     'optimize': 'inference.optimize',
     'Prediction': 'inference.predict',
     'predict': 'inference.predict',
@@ -61,22 +70,28 @@ _PUBLIC = {
 __all__ = [
     'CifarResNet',
     'Conversion',
+    'CorruptionMetrics',
     'Export',
     'Images',
     'InputError',
     'LabelledImages',
     'Metrics',
     'MissingExtraError',
+    'OodMetrics',
     'Page',
     'PreActResNet',
     'Prediction',
     'Recipe',
     'ResnetHubError',
+    'ShiftMetrics',
     'Upload',
     'build_demo',
     'convert_checkpoint',
     'download',
     'evaluate',
+    'evaluate_corruptions',
+    'evaluate_ood',
+    'evaluate_shift',
     'export',
     'load_images',
     'load_model',
