@@ -81,15 +81,16 @@ def read(path: str | Path) -> Source:
         if not before.st_size:
             raise InputError(f'{path} is empty (0 bytes): download it again')
         with ThreadPoolExecutor(1) as pool:  # the digest needs no lock of Python's
-            sha256 = pool.submit(digest, path)
-            file, name = unpack(path, path.name)
+            digested = pool.submit(digest, path)
             try:
+                file, name = unpack(path, path.name)
                 tree = _parse(file, name)
             finally:
+                sha256 = digested.result()
                 after = path.stat()
                 if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
                     raise InputError(f'{path} changes while it is read: wait until it is written, then try again')
-            return Source(tree, sha256.result(), file)
+            return Source(tree, sha256, file)
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror or error}; check the path') from error
 

@@ -40,8 +40,8 @@ def refuse_shape(key: str, found: Sequence[int], expected: Sequence[int]) -> NoR
     found, expected, hint = tuple(found), tuple(expected), ''
     if found[2:] == (7, 7):
         hint = ' (an ImageNet ResNet?)'
-    elif len(found) == 4 and found[0] == expected[0] and found[2:] == expected[2:]:
+    elif len(found) == len(expected) == 4 and found[0] == expected[0] and found[2:] == expected[2:]:
         hint = ' (a grouped convolution, as in ResNeXt, or pruned channels?)'
-    elif len(found) == 2 and found[0] == expected[0]:
+    elif len(found) == len(expected) == 2 and found[0] == expected[0]:
         hint = ' (another pooling, or an unknown layer before the classifier?)'
     refuse(f'{show(key)} has shape {found}, where {expected} was expected{hint}: {OTHER}')

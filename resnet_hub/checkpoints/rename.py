@@ -124,11 +124,11 @@ def _find_family(layers: Mapping[str, _Layer]) -> Family | None:
         norm = layers.get(f'{name.removesuffix("conv1")}bn1')
         if name.endswith('.conv1') and norm and 'weight' in norm.tensors:
             after, before = layer.tensors['weight'].shape[:2]
-            width = norm.tensors['weight'].shape[0]
-            if before != after and width not in (before, after):
-                refuse_shape(f'{norm.name}.weight', (width,), (after,))
+            width = norm.tensors['weight'].shape
+            if before != after and width not in ((before,), (after,)):
+                refuse_shape(f'{norm.name}.weight', width, (after,))
             if before != after:
-                return next(family for family in FAMILIES if family.norm_first == (width == before))
+                return next(family for family in FAMILIES if family.norm_first == (width == (before,)))
     return None
 
 

@@ -6,6 +6,7 @@ Spellings may mix, because each part of a key is recognised by itself. A new syn
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 #: path components that only wrap a network, in any order
@@ -104,6 +105,7 @@ class Place(NamedTuple):
     number: int  #: within the branch or the sequence; -1 in a shortcut that does not number its layers
 
 
+@lru_cache(maxsize=1 << 14)  # several passes ask for the same names
 def parse_block(module: str) -> Place | None:
     """Return the place of a module in a residual block, if its name spells one."""
     for start in [0, *(match.end() for match in re.finditer(r'\.', module))]:

@@ -403,8 +403,11 @@ def assert_same_function_or_refused(path: Path, source: nn.Module) -> bool:
     for name, module in source.named_modules():
         if isinstance(module, nn.Conv2d) and f'{name}.bias' in strict:  # its owner's convolution has one
             module.bias = nn.Parameter(torch.zeros(module.out_channels))
+    if network.in_chans != 3:  # its owner's network has as many
+        source.conv1 = nn.Conv2d(network.in_chans, source.conv1.out_channels, 3, padding=1, bias='conv1.bias' in strict)
+    source.fc = nn.Linear(source.num_features, network.num_classes)
     source.load_state_dict(strict, strict=True)
-    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    x = torch.randn(2, network.in_chans, 16, 16, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
         torch.testing.assert_close(network(x), source.eval()(x), rtol=1e-4, atol=1e-4)
     return True
