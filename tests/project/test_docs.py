@@ -1,5 +1,4 @@
 """The README and the pages of docs/ are true: their tables are current, their links lead somewhere, their examples run."""
-# ruff: noqa: F811 - fixtures
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ from resnet_hub.data.images import Images
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.tables.weights import RESNET_HUB, WEIGHTS
 from tests.conftest import ROOT
-from tests.hub.fixtures import Clients, clients, hub, server  # noqa: F401
+from tests.hub.fixtures import clients, hub, server  # noqa: F401
 from tests.hub.server import Hub
 
 README = ROOT / 'README.md'
@@ -158,15 +157,18 @@ def test_python_of_the_readme_runs_without_an_import_of_ours(tmp_path: Path) -> 
 
 @pytest.mark.usefixtures('workplace')
 @pytest.mark.parametrize('page', [page for page in PAGES[1:] if blocks(page, 'python')], ids=lambda page: page.name)
-def test_python_runs(page: Path, hub: Hub, clients: Clients) -> None:
+def test_python_runs(page: Path, request: pytest.FixtureRequest) -> None:
     """All blocks of a page run one after the other, with the clone in the place of the GitHub repository."""
     code = '\n'.join(blocks(page, 'python'))
     code = code.replace("'org/repo'", repr(str(ROOT))).replace('trust_repo=True', "source='local'")
     if 'OWNER' in code:  # against a Hub on this machine
         code = code.replace('OWNER/NAME', 'me/net').replace('OWNER', 'me')
-        done = clients.run(f'import os, warnings\nwarnings.resetwarnings()\nos.chdir({str(Path.cwd())!r})\n{code}')
+        local: Hub = request.getfixturevalue('hub')
+        done = request.getfixturevalue('clients').run(
+            f'import os, warnings\nwarnings.resetwarnings()\nos.chdir({str(Path.cwd())!r})\n{code}'
+        )
         assert done.code == 0, done.err
-        assert hub.files('me/net')
+        assert local.files('me/net')
     else:
         exec(compile(code, str(page), 'exec'), {'__name__': page.stem})
 
