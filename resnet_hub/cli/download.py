@@ -1,4 +1,4 @@
-"""`resnet-hub download`: a model folder comes from the Hub."""
+"""`resnet-hub download`: download a model folder from the Hub."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ def add(commands: Any) -> None:
         commands,
         'download',
         _run,
-        'fetch and verify a network of resnet-hub from the Hugging Face Hub',
+        'download a network of resnet-hub from the Hugging Face Hub and verify every file',
         ['download OWNER/NAME -o resnet20', 'download OWNER/NAME --revision v1'],
     )
     command.add_argument('repository', metavar='OWNER/NAME')
-    command.add_argument('-o', '--output', metavar='DIR', help='a new folder; default: the cache of huggingface_hub')
+    command.add_argument(
+        '-o', '--output', metavar='DIR', help='new folder for the files; default: the cache of huggingface_hub'
+    )
     command.add_argument('--revision', help='branch, tag or commit; default: main')
 
 

@@ -1,4 +1,4 @@
-"""`resnet-hub upload`: model folders go to the Hub."""
+"""`resnet-hub upload`: publish model folders on the Hub."""
 
 from __future__ import annotations
 
@@ -22,19 +22,31 @@ def add(commands: Any) -> None:
             'upload runs/resnet20 OWNER/NAME --dry-run',
         ],
     )
-    command.add_argument('folders', nargs='+', metavar='DIR', help='of `resnet-hub train` or `resnet-hub convert`')
-    command.add_argument('target', metavar='OWNER[/NAME]', help='with OWNER alone, folders give the names')
-    command.add_argument('--private', action='store_true', help='create a private repository')
     command.add_argument(
-        '--revision', metavar='BRANCH', help='commit to this branch, created if need be; default: main'
+        'folders', nargs='+', metavar='DIR', help='folders that `resnet-hub train` or `resnet-hub convert` wrote'
+    )
+    command.add_argument(
+        'target',
+        metavar='OWNER[/NAME]',
+        help='repository; with OWNER alone, each folder gives the name of its repository',
+    )
+    command.add_argument('--private', action='store_true', help='create the repository as a private one')
+    command.add_argument(
+        '--revision', metavar='BRANCH', help='commit to this branch, which is created if it is missing; default: main'
     )
     command.add_argument('--create-pr', action='store_true', help='open a pull request against main')
-    command.add_argument('--message', help='of the commit')
+    command.add_argument('--message', help='title of the commit')
     command.add_argument(
-        '--license', metavar='SPDX', help='of the weights; default: that of published ones, else unknown'
+        '--license',
+        metavar='SPDX',
+        help='license of the weights; default: that of the card on the Hub or of published weights, else unknown',
     )
-    command.add_argument('--description', metavar='TEXT', help='Markdown for the beginning of the model card')
-    command.add_argument('--dry-run', action='store_true', help='show the files and the card; no request is made')
+    command.add_argument(
+        '--description',
+        metavar='TEXT',
+        help='Markdown for the beginning of the model card; default: that of the card on the Hub',
+    )
+    command.add_argument('--dry-run', action='store_true', help='show the files and the card, and make no request')
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -60,7 +72,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _show_packages(repo_ids: dict[Any, str], args: argparse.Namespace) -> None:
-    """The very files and card of each folder."""
+    """Print what would be sent of each folder: the files and the card."""
     from hashlib import sha256
 
     from resnet_hub.hub.package import prepare

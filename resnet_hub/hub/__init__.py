@@ -1,1 +1,1 @@
-"""To the Hugging Face Hub and back: model card, upload, download."""
+"""Upload networks to the Hugging Face Hub and download them; model cards."""

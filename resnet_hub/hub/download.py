@@ -1,4 +1,4 @@
-"""From a repository on the Hub to files on this machine that are what the repository says."""
+"""From a repository on the Hub to verified files on this machine."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ def download(
     token: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> Path:
-    """A repository with a network of ours, whole and verified against the digests that the Hub lists.
+    """Download a repository with a network of ours, and compare every file with the digest that the Hub lists.
 
-    It comes through huggingface_hub's cache, where a repeated call goes on with what is there; HF_ENDPOINT and
-    HF_HUB_OFFLINE are respected. A blob that is not what it should be is removed and fetched again.
+    The files go through the cache of huggingface_hub, so that a repeated call continues an interrupted one. HF_ENDPOINT
+    and HF_HUB_OFFLINE are respected. A file with another digest is removed and downloaded again.
 
     Args:
         repo_id: 'OWNER/NAME'.
-        output: a new folder for the files, which appears whole or not at all, or an empty one, which is filled in place.
-            None leaves them in the cache.
+        output: a new folder for the files, which appears whole or not at all, or an empty folder, which is filled.
+            None leaves the files in the cache.
         revision: branch, tag or commit; None is main.
-        token: None takes the one of HF_TOKEN or `hf auth login`.
-        cache_dir: None is huggingface_hub's.
+        token: None takes the token of HF_TOKEN or of `hf auth login`.
+        cache_dir: None is the cache of huggingface_hub.
 
     Returns:
         `output`, or the folder in the cache.
 
     Raises:
-        InputError: no network of ours with safetensors, file names that lead out of a folder, or `output` is taken.
-        ResnetHubError: the Hub refuses it, cannot be reached, or keeps sending what it does not list.
+        InputError: the repository has no network of ours as safetensors, or file names that lead out of a folder; or
+            `output` exists and holds something else.
+        ResnetHubError: the Hub refuses the download or cannot be reached, or files keep arriving damaged.
     """
     check_repo_id(repo_id)
     if output is not None:
@@ -63,7 +64,7 @@ class _Repository:
         self.api = HfApi(token=token)
 
     def fetch(self) -> Path:
-        """The folder in the cache; nothing big is fetched before config.json is found to be of a network of ours."""
+        """Download into the cache and return the folder. config.json comes first: it must be of a network of ours."""
         try:
             config = self.fetch_file(CONFIG_FILE, self.revision)
         except LocalEntryNotFoundError:
@@ -84,26 +85,26 @@ class _Repository:
         snapshot = Path(snapshot_download(self.repo_id, revision=commit, cache_dir=self.cache_dir, token=self.token))
         lacking = self.verify(commit) - _files(snapshot).keys()
         if lacking:
-            raise DamagedError(f'{", ".join(sorted(lacking))} did not arrive; run it again')
+            raise DamagedError(f'{", ".join(sorted(lacking))} did not arrive; run the command again')
         return snapshot
 
     def fetch_file(self, name: str, revision: str | None) -> Path:
         return Path(hf_hub_download(self.repo_id, name, revision=revision, cache_dir=self.cache_dir, token=self.token))
 
     def verify(self, commit: str) -> set[str]:
-        """Compare what is in the cache with the digests of the Hub; the names that the repository has.
+        """Compare the files in the cache with the digests of the Hub, and return the names of the repository's files.
 
-        The client compares the length alone, and its cache would keep a damaged blob for ever: it is removed.
+        The client itself compares only the lengths, and would keep a damaged file for ever. It is removed here.
 
         Raises:
-            DamagedError: a file was not what it should be.
+            DamagedError: a file had another digest.
         """
         try:
             found = self.api.verify_repo_checksums(self.repo_id, revision=commit, cache_dir=self.cache_dir)
         except OfflineModeIsEnabled:
             return set(_files(self.fetch_file(CONFIG_FILE, commit).parent))
-        except FileNotFoundError as error:  # another process removes a damaged blob just now
-            raise DamagedError(f'{error.filename} has gone; run it again') from None
+        except FileNotFoundError as error:  # another process has just removed a damaged file
+            raise DamagedError(f'{error.filename} is gone; run the command again') from error
         for bad in found.mismatches:
             path = found.verified_path / bad['path']
             blob = path.resolve()
@@ -111,14 +112,14 @@ class _Repository:
             blob.unlink(missing_ok=True)
         if found.mismatches:
             names = ', '.join(bad['path'] for bad in found.mismatches)
-            raise DamagedError(f'{names} did not arrive as the Hub lists it, and was removed; run it again')
+            raise DamagedError(f'{names} arrived damaged and was removed; run it again')
         return {*found.missing_paths, *_files(found.verified_path)}
 
     def refuse_pickle(self, names: set[str]) -> None:
-        """Where weights come as a pickle: read them without running anything, and say what makes safetensors of them.
+        """Refuse a repository that has its weights as a pickle. The error names the command that converts them.
 
         Raises:
-            InputError: always, if there is one; its own error if it cannot be read so.
+            InputError: there is a pickle. If it cannot be read without running code, the error says why.
         """
         pickles = [name for name in sorted(names) if name.endswith(PICKLES)]
         if not pickles:
@@ -134,17 +135,17 @@ class _Repository:
 
 
 def _check_name(name: str, repo_id: str) -> None:
-    """Refuse what could lead out of a folder, on any system."""
+    """Refuse a file name that could lead out of a folder, on any operating system."""
     path = PureWindowsPath(name)  # takes both kinds of separators
     if path.drive or path.root or '..' in path.parts or '\\' in name or not name.isprintable():
         raise InputError(f'{repo_id} has a file called {name!r}, which may lead out of its folder: nothing was written')
 
 
 def _check_network(snapshot: Path, what: str) -> None:
-    """The weights are the ones of config.json, and fit its network.
+    """Check that the weights have the digest in config.json and fit its network.
 
     Raises:
-        InputError: they are not, or do not.
+        InputError: they have another digest, or do not fit.
     """
     from resnet_hub.registry import load_model
 
@@ -152,12 +153,12 @@ def _check_network(snapshot: Path, what: str) -> None:
     try:
         check_folder(snapshot)
     except InputError as error:
-        raise InputError(f'{what}: {error}') from None
+        raise InputError(f'{what}: {error}') from error
     try:
         load_model(f'local-dir:{snapshot}', 'cpu')
     except ResnetHubError as error:
         reason = ' '.join(str(error).removeprefix(f'local-dir:{snapshot}: ').split())
-        raise InputError(f'{what}: the weights do not fit its network ({reason}); tell its owner') from None
+        raise InputError(f'{what}: the weights do not fit its network ({reason}); tell its owner') from error
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -174,7 +175,7 @@ def _is_empty(folder: Path) -> bool:
 
 
 def _place(snapshot: Path, output: Path) -> Path:
-    """Copy a snapshot to a folder that is not there yet, or holds the same already."""
+    """Copy a snapshot to a folder, unless the folder holds the same files already."""
     files = _files(snapshot)
     if output.exists() and not _is_empty(output):
         for name, path in files.items():

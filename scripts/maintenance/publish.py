@@ -4,7 +4,7 @@ Measure each run on the test images, copy its files to their place, and write it
 Files of up to 2 MB come with the package; larger ones get a folder under weights/ that `resnet-hub upload` takes.
 
 A run of a published recipe with another seed only adds its top-1 to the row: the weights of the first seed stay the
-published ones, whichever seed is the best. Afterwards run scripts/maintenance/readme.py.
+published ones, whichever seed is the best. Afterwards run measure_weights.py and readme.py, which are beside this script.
 """
 
 from __future__ import annotations
