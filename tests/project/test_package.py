@@ -1,10 +1,13 @@
 """The built wheel, on its own; versions that stand in several files."""
 
 import configparser
+import functools
+import http.server
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 
 import pytest
@@ -32,7 +35,7 @@ def wheel(tmp_path_factory):
 
 def test_weights_are_inside_and_tests_are_outside(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    ours = [name for name, row in WEIGHTS.items() if row.url is None]
+    ours = [name for name, row in WEIGHTS.items() if row.in_package]
     assert {f'resnet_hub/weights/{name}.{suffix}' for name in ours for suffix in ('safetensors', 'toml')} <= {*names}
     assert 'resnet_hub/py.typed' in names
     assert {name.split('/')[0] for name in names} <= {
@@ -43,10 +46,17 @@ def test_weights_are_inside_and_tests_are_outside(wheel):
     assert wheel.stat().st_size < 16e6
 
 
-def test_it_works_outside_the_clone(wheel, tmp_path):
-    """Installed alone into a folder: registered without an import, weights found, the cat recognised."""
+@pytest.fixture(scope='module')
+def site(wheel, tmp_path_factory):
+    """A folder in which the wheel is installed alone."""
+    folder = tmp_path_factory.mktemp('site')
     pip = [sys.executable, '-m', 'pip', '--quiet', '--disable-pip-version-check']
-    subprocess.run([*pip, 'install', '--no-deps', '--target', tmp_path / 'site', wheel], check=True)
+    subprocess.run([*pip, 'install', '--no-deps', '--target', folder, wheel], check=True)
+    return folder
+
+
+def test_it_works_outside_the_clone(site, tmp_path):
+    """Registered without an import, weights found, the cat recognised."""
     code = """
 import sys, timm
 model = timm.create_model('cifar_resnet20', pretrained=True)
@@ -56,10 +66,10 @@ assert model.pretrained_cfg['file'].startswith(sys.argv[1]), model.pretrained_cf
 from resnet_hub.cli import main
 sys.exit(main(['predict', sys.argv[2], '--topk', '1']))
 """
-    environment = {**os.environ, 'PYTHONPATH': str(tmp_path / 'site'), 'HF_HUB_OFFLINE': '1'}
+    environment = {**os.environ, 'PYTHONPATH': str(site), 'HF_HUB_OFFLINE': '1'}
     cat = ROOT / 'tests' / 'images' / 'cat.jpg'
     done = subprocess.run(
-        [sys.executable, '-c', code, tmp_path / 'site', cat],
+        [sys.executable, '-c', code, site, cat],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -67,6 +77,35 @@ sys.exit(main(['predict', sys.argv[2], '--topk', '1']))
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[1] == 'cat'
+
+
+def test_it_loads_our_large_weights_from_the_repository(site, tmp_path):
+    """Over HTTP from loopback, which stands for GitHub and has the files on the branch main alone."""
+    (tmp_path / 'repository').mkdir()
+    (tmp_path / 'repository' / 'main').symlink_to(ROOT)
+    code = """
+import sys
+from resnet_hub.tables import weights
+weights.RAW = sys.argv[2]
+import timm
+large = [row for row in weights.WEIGHTS.values() if row.path and not row.in_package]
+for row in large:
+    assert row.path.is_relative_to(sys.argv[1]) and not row.path.exists()
+    model = timm.create_model(row.name, pretrained=True)
+    assert model.num_classes == len(row.data.classes) and model.pretrained_cfg['file'].startswith(sys.argv[3])
+print(len(large))
+"""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / 'repository')
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url, cache = f'http://127.0.0.1:{server.server_port}', str(tmp_path / 'cache')
+        environment = {k: v for k, v in os.environ.items() if k != 'RESNET_HUB_OWNER'}
+        environment |= {'PYTHONPATH': str(site), 'RESNET_HUB_CACHE': cache}
+        command = [sys.executable, '-c', code, site, url, cache]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == sum(not row.in_package for row in WEIGHTS.values() if row.path) >= 6
 
 
 def test_versions_agree():
