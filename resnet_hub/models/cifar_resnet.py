@@ -31,9 +31,10 @@ class BasicBlock(nn.Module):
         self.act2 = make.act()
 
     def forward(self, x: Tensor) -> Tensor:
-        branch = self.bn2(self.conv2(self.act1(self.bn1(self.conv1(x)))))
-        branch = self.drop_path(branch)
-        return self.act2(add_shortcut(branch, self.downsample(x)))
+        branch = self.act1(self.bn1(self.conv1(x)))
+        branch = self.bn2(self.conv2(branch))
+        branch = add_shortcut(self.drop_path(branch), self.downsample(x))
+        return self.act2(branch)
 
 
 class Bottleneck(nn.Module):

@@ -313,6 +313,15 @@ def test_scripted(tiny, tmp_path):
         close(torch.jit.load(str(tmp_path / 'model.pt'))(images(1, 3, 9, 11)), tiny(images(1, 3, 9, 11)))
 
 
+@scripting
+@every_tiny
+def test_traced_with_jit(tiny):
+    """PyTorch traces, then checks the trace without gradients: both must give one graph."""
+    for context in (torch.enable_grad(), torch.no_grad()):
+        with context:
+            close(torch.jit.trace(tiny, X)(images(1, 3, 9, 11)), tiny(images(1, 3, 9, 11)))
+
+
 @every_tiny
 def test_traced_with_fx(tiny):
     with torch.no_grad():

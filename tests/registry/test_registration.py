@@ -111,18 +111,19 @@ assert timm.is_model('cifar_resnet32')
 
 
 def test_finding_the_module_without_running_it(run_python):
-    """As package scanners do. The loader answers what its own one answers, and the models still come later."""
+    """As scanners of packages do. The loader answers what its own one answers, and the models still come later."""
     run_python(
         f"""
 import copy, importlib.util, inspect, pickle, sys
 import resnet_hub
-spec = importlib.util.find_spec('timm.models')
+ours = next(finder for finder in sys.meta_path if type(finder).__module__.startswith('resnet_hub'))
+spec = ours.find_spec('timm.models', importlib.util.find_spec('timm').submodule_search_locations)
 assert spec.loader.get_filename('timm.models') == spec.origin
 assert 'create_model' in spec.loader.get_source('timm.models')
 assert copy.deepcopy(spec).loader.is_package('timm.models')
 assert pickle.loads(pickle.dumps(spec.loader)).get_filename('timm.models') == spec.origin
-module = importlib.util.module_from_spec(spec)
-assert 'resnet_hub.registry' not in sys.modules
+importlib.util.module_from_spec(spec)
+assert 'timm' not in sys.modules and 'resnet_hub.registry' not in sys.modules
 {CHECK}
 import timm.models
 for loader in (timm.models.__loader__, timm.models.__spec__.loader):
