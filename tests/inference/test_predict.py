@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -184,6 +185,15 @@ def test_a_photo_is_warned_about():
         predict('cifar_resnet8.cifar10', CAT)
 
 
+def test_the_command_warns_in_one_line(command):
+    with warnings.catch_warnings():
+        warnings.simplefilter('always')
+        done = command('predict', CAT, '--topk', '1')
+    assert done.out.split()[1] == 'cat'
+    (line,) = (line for line in done.err.splitlines() if 'trained on' in line)
+    assert line.startswith('resnet-hub predict: ') and 'cat.jpg' in line
+
+
 def test_probabilities_of_sure_networks_keep_their_order():
     """In float32 both would be exactly 1."""
 
@@ -315,7 +325,9 @@ def test_a_command_that_is_stopped_ends_quietly(tmp_path, end):
             process.send_signal(signal.SIGINT)
             process.stdout.read()
         process.stdout.close()
-        assert len(process.stderr.read().splitlines()) <= 2 and process.wait() == (130 if end == 'interrupted' else 1)
+        shown = [line for line in process.stderr.read().splitlines() if 'the network was trained on' not in line]
+        assert shown == (['resnet-hub predict: interrupted'] if end == 'interrupted' else [])
+        assert process.wait() == (130 if end == 'interrupted' else 0)
 
 
 def test_files_and_folders(tmp_path, picture):
