@@ -60,6 +60,7 @@ def _quantise(model: Any, images: Tensor, batch_size: int | None) -> Any:
 
     Activations are unsigned: signed ones make ONNX Runtime slower than float32. Weights have a scale for each output
     channel, and 7 bits: on processors without VNNI, and in some browsers, a sum of two products of 8 bits overflows.
+    Norms that could not be folded stay float32, as ONNX Runtime computes them so anyway.
     """
     batches = images.split(batch_size or 50)
     with tempfile.TemporaryDirectory() as folder:
@@ -75,6 +76,7 @@ def _quantise(model: Any, images: Tensor, batch_size: int | None) -> Any:
             weight_type=quantization.QuantType.QInt8,
             per_channel=True,
             reduce_range=True,
+            nodes_to_exclude=[node.name for node in model.graph.node if node.op_type == 'BatchNormalization'],
         )
         return onnx.load(target)
 

@@ -30,8 +30,9 @@ FILTERS: dict[str, Callable[[Tensor], Tensor]] = {'bilinear': _triangle, 'bicubi
 class Preprocessing(nn.Module):
     """Resize the short side, crop the centre and normalise: the evaluation transform of timm, to the last pixel.
 
-    The resize is Pillow's, with its antialiasing and its rounding to 8 bits after each of the two passes: first along
-    the rows, then along the columns. A pass is a matrix product, whose matrix follows from the size of the picture.
+    The resize is Pillow's, with its antialiasing and its rounding to 8 bits after each of the two passes, along the rows
+    and along the columns. A pass is a matrix product, whose matrix follows from the size of the picture. The rows come
+    first, except that Pillow 13 begins with the columns of pictures that are more than twice as high as wide.
 
     Args:
         cfg: timm's `pretrained_cfg` of the network.
@@ -60,7 +61,10 @@ class Preprocessing(nn.Module):
         columns = self._pass(picture.shape[1], width, short)
         rows = self._pass(picture.shape[0], height, short)
         x = picture.permute(2, 0, 1).double()
-        x = _round(rows @ _round(x @ columns.T))
+        lost = [old - self.size * old // short for old in (height, width)]
+        columns_first = (lost[0] > 0) & (lost[0] > 2 * lost[1])
+        rows_first = _round(rows @ _round(x @ columns.T))
+        x = torch.where(columns_first, _round(_round(rows @ x) @ columns.T), rows_first)
         return ((x.float() / 255 - self.mean) / self.std)[None]
 
     def _pass(self, length: int, old: Tensor, short: Tensor) -> Tensor:

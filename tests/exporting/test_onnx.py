@@ -103,7 +103,7 @@ def with_preprocessing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(V1, tmp_path_factory.mktemp('onnx') / 'net.onnx', with_preprocessing=True).path
 
 
-@pytest.mark.parametrize('size', [(640, 480), (333, 500), (32, 32), (20, 17), (9, 60)])
+@pytest.mark.parametrize('size', [(640, 480), (333, 500), (100, 290), (32, 32), (20, 17), (9, 60)])
 def test_preprocessing_gives_the_probabilities_of_predict(with_preprocessing: Path, size: tuple[int, int]) -> None:
     image, network = picture(*size), load_model(V1, 'cpu')
     with torch.no_grad():
