@@ -9,7 +9,7 @@ from typing import NoReturn
 from resnet_hub.checkpoints.vocabulary import OTHER_NETWORKS
 from resnet_hub.utils.errors import InputError
 
-OTHER = 'it is of another network than ours; use it with the code that trained it'
+OTHER = 'the file holds a different network; use it with the code that trained it'
 INCOMPLETE = 'the file is incomplete; take another copy'
 
 

@@ -15,7 +15,7 @@ def add(commands: Any) -> None:
         commands,
         'demo',
         _run,
-        'write a web page that tells what is on a picture, with the network running in the browser',
+        'write a web page that classifies pictures, with the network running in the browser',
         [
             'demo cifar_resnet20.cifar10 -o page/',
             'demo cifar_resnet20.cifar10 preact_resnet20.cifar10 -o page/',
@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
         help='the folder dist/ of the npm package onnxruntime-web; default: npm fetches it at first use (14 MB)',
     )
     command.add_argument('--force', action='store_true', help='replace the files of a page that is there')
-    command.add_argument('--json', action='store_true', help='for programs')
+    command.add_argument('--json', action='store_true', help='print JSON, for programs')
 
 
 def _run(args: argparse.Namespace) -> None:

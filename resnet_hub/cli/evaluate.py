@@ -41,8 +41,10 @@ def add(commands: Any) -> None:
         'default: the data set of the classes, from the Hub',
     )
     command.add_argument('--dataset', help='cifar10, cifar100 or svhn; default: by the classes of the model')
-    command.add_argument('--split', default='test', choices=('test', 'val', 'train'), help='(%(default)s)')
-    command.add_argument('--batch-size', type=int, default=500, metavar='N', help='(%(default)s)')
+    command.add_argument(
+        '--split', default='test', choices=('test', 'val', 'train'), help='images to measure on (%(default)s)'
+    )
+    command.add_argument('--batch-size', type=int, default=500, metavar='N', help='images per batch (%(default)s)')
     command.add_argument('--bf16', action='store_true', help='bfloat16 autocast; default: float32')
     command.add_argument('--per-class', action='store_true', help='show the accuracy by class')
     command.add_argument(
@@ -66,7 +68,9 @@ def add(commands: Any) -> None:
         '--plot', metavar='PATH', help='with CIFAR-10-C: draw the table: FILE.png, or a folder for a picture per model'
     )
     command.add_argument('--append', metavar='FILE', help='add a line for each model to a CSV file')
-    command.add_argument('--json', action='store_true', help='for programs; with accuracy by class, confusion matrix')
+    command.add_argument(
+        '--json', action='store_true', help='print JSON, with the accuracy by class and the confusion matrix'
+    )
     add_backend(command)
     add_device(command)
 

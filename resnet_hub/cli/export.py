@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
         '--with-preprocessing', action='store_true', help='take a uint8 picture of any size, and resize it in the file'
     )
     command.add_argument('--force', action='store_true', help='replace an existing file')
-    command.add_argument('--json', action='store_true', help='for programs')
+    command.add_argument('--json', action='store_true', help='print JSON, for programs')
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
         commands,
         'predict',
         _run,
-        'tell what is on pictures',
+        'classify images with a pretrained network',
         [
             'predict photo.jpg',
             'predict photos/ --topk 1',
@@ -31,9 +31,9 @@ def add(commands: Any) -> None:
     command.add_argument(
         '--model', default='cifar_resnet20.cifar10', help='any model with weights, or an exported file (%(default)s)'
     )
-    command.add_argument('--topk', type=int, default=5, metavar='K', help='classes to show (%(default)s)')
-    command.add_argument('--batch-size', type=int, default=256, metavar='N', help='images at a time (%(default)s)')
-    command.add_argument('--json', action='store_true', help='for programs')
+    command.add_argument('--topk', type=int, default=5, metavar='K', help='number of classes to show (%(default)s)')
+    command.add_argument('--batch-size', type=int, default=256, metavar='N', help='images per batch (%(default)s)')
+    command.add_argument('--json', action='store_true', help='print JSON, for programs')
     add_backend(command)
     add_device(command)
 

@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
         commands,
         'train',
         _run,
-        'train a network, into a folder for local-dir:',
+        'train a network on labelled images, and write it to a folder that timm loads',
         [
             'train --recipe cifar_resnet20.cifar10 --data cifar10/ -o runs/resnet20',
             'train --model preact_resnet20 --epochs 60 --holdout 5000 -o runs/mine',
