@@ -17,7 +17,7 @@ REFUSED = [
     ('predict gone.png --model cifar_resnet101', 2, 'cifar_resnet101 has no pretrained weights'),
     ('predict gone.png --model local-dir:nowhere', 2, 'Config file not found: nowhere/config.json'),
     ('predict gone.png --topk 0', 2, 'must be at least 1'),
-    ('evaluate cifar_resnet20.cifar10 --data .', 2, 'no test-*.parquet in .'),
+    ('evaluate cifar_resnet20.cifar10 --data .', 2, '. holds no labelled images: expected'),
     ('evaluate cifar_resnet20.cifar10 --data . --dataset mnist', 2, "unknown data set 'mnist'"),
     ('train -o run --data . --epochs 0', 2, 'epochs must be at least 1'),
     ('train -o run --data . --recipe nowhere.toml', 2, 'no recipe nowhere.toml'),
