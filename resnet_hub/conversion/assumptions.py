@@ -99,6 +99,6 @@ def refuse_contradicted(assumptions: list[Assumption], assume: Collection[str] =
     for item in assumptions:
         if item.outcome == CONTRADICTED and item.name not in assume:
             raise InputError(
-                f'not so: {item.text}. The file shows that {item.evidence}{accuracy}. So {OTHER}; or, if you know '
-                f'better, convert it with --assume {item.name}, or with --check and images that it recognises'
+                f'the file contradicts that {item.text}: {item.evidence}{accuracy}; {OTHER}; or, if you know better, add '
+                f'--assume {item.name}, or --check with test images that it recognises'
             )
