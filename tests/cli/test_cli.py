@@ -22,7 +22,7 @@ REFUSED = [
     ('train -o run --data . --epochs 0', 2, 'epochs must be at least 1'),
     ('train -o run --data . --recipe nowhere.toml', 2, 'no recipe nowhere.toml'),
     ('train -o run --data . --resume', 2, 'recipe.toml'),
-    ('train -o run --data .', 2, 'no train-*.parquet in .'),
+    ('train -o run --data .', 2, '. holds no labelled images: expected'),
     ('list nothing*', 2, "no architecture matches 'nothing*'"),
     ('list cifar_resnet50 --pretrained', 2, "no weights match 'cifar_resnet50'; resnet-hub list --pretrained"),
     ('train -o run --data . --model resnet18', 2, "unknown architecture 'resnet18'"),
