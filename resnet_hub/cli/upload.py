@@ -20,6 +20,7 @@ def add(commands: Any) -> None:
             'upload runs/resnet20 OWNER/NAME',
             'upload runs/a runs/b OWNER --private',
             'upload runs/resnet20 OWNER/NAME --dry-run',
+            'upload runs/resnet20 OWNER/NAME --onnx --calibrate cifar10/ --check cifar10/',
         ],
     )
     command.add_argument(
@@ -46,16 +47,29 @@ def add(commands: Any) -> None:
         metavar='TEXT',
         help='Markdown for the beginning of the model card; default: that of the card on the Hub',
     )
+    command.add_argument(
+        '--onnx', action='store_true', help='also publish OWNER/NAME-ONNX, with ONNX files for transformers.js'
+    )
+    command.add_argument(
+        '--calibrate', metavar='DATA', help='training images: --onnx adds an int8 file, which browsers load by default'
+    )
+    command.add_argument(
+        '--check', metavar='DATA', help='test images: refuse an int8 file that loses more than half a point of top-1'
+    )
     command.add_argument('--dry-run', action='store_true', help='show the files and the card, and make no request')
 
 
 def _run(args: argparse.Namespace) -> int:
-    from resnet_hub.hub.upload import check_options, push_folders, push_to_hub, repo_ids
+    from resnet_hub.hub.upload import check_options, push_folders, push_onnx, push_to_hub, repo_ids
 
     options = {k: getattr(args, k) for k in ('private', 'revision', 'create_pr', 'message', 'license', 'description')}
     single = '/' in args.target
     if single and len(args.folders) > 1:
         raise InputError(f'{len(args.folders)} folders cannot all be {args.target}: give OWNER alone')
+    if args.onnx and not single:
+        raise InputError('--onnx publishes one folder: give OWNER/NAME')
+    if (args.calibrate and not args.onnx) or (args.check and not args.calibrate):
+        raise InputError('--calibrate makes a file in int8 for --onnx, and --check measures it: give all of them')
     if args.dry_run:
         check_options(args.revision, args.create_pr)
         _show_packages({args.folders[0]: args.target} if single else repo_ids(args.folders, args.target), args)
@@ -63,6 +77,10 @@ def _run(args: argparse.Namespace) -> int:
     if single:
         upload = push_to_hub(args.folders[0], args.target, **options)
         print(f'{upload.folder}: {upload.result}, {upload.detail}')
+        if args.onnx:
+            del options['description']
+            upload = push_onnx(args.folders[0], args.target, calibrate=args.calibrate, check=args.check, **options)
+            print(f'{upload.folder}: {upload.result}, {upload.detail}')
         return 0
     uploads = push_folders(args.folders, args.target, **options)
     print_rows(
@@ -78,8 +96,13 @@ def _show_packages(repo_ids: dict[Any, str], args: argparse.Namespace) -> None:
     from resnet_hub.hub.package import prepare
 
     for folder, repo_id in repo_ids.items():
-        package = prepare(folder, repo_id, license=args.license, description=args.description)
-        rows = [{'file': k, 'bytes': len(v), 'sha256': sha256(v).hexdigest()} for k, v in package.files.items()]
-        print(f'{folder} to {repo_id}')
-        print_rows(rows)
-        print(f'\n{package.card}')
+        packages = [prepare(folder, repo_id, license=args.license, description=args.description)]
+        if args.onnx:
+            from resnet_hub.hub.onnx import prepare_onnx
+
+            packages.append(prepare_onnx(packages[0], args.calibrate, args.check))
+        for package in packages:
+            rows = [{'file': k, 'bytes': len(v), 'sha256': sha256(v).hexdigest()} for k, v in package.files.items()]
+            print(f'{folder} to {package.repo_id}')
+            print_rows(rows)
+            print(f'\n{package.card}')

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from huggingface_hub.utils import validate_repo_id
@@ -40,13 +40,15 @@ from resnet_hub.utils.errors import InputError, ResnetHubError
 
 #: copied from the folder where they are there
 _EXTRAS = (RECIPE_FILE, HISTORY_FILE, CURVES_FILE)
-OWN_FILES = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, EVALUATION_FILE, *_EXTRAS)
 _LOCAL = 'local-dir:'
 
 
 @dataclass(frozen=True)
 class Package:
     """A folder that is ready to be sent."""
+
+    #: an upload removes these where the package lacks them; it leaves other files of the repository alone
+    own_files: ClassVar[tuple[str, ...]] = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, EVALUATION_FILE, *_EXTRAS)
 
     folder: Path
     repo_id: str
@@ -113,10 +115,10 @@ def prepare(folder: str | Path, repo_id: str, *, license: str | None = None, des
     config = _portable_config(config, hashlib.sha256(weights).hexdigest(), folder)
     _check_logits(folder)
     results = read_results(folder, config)
-    files = {WEIGHTS_FILE: weights, CONFIG_FILE: _encode(config)}
+    files = {WEIGHTS_FILE: weights, CONFIG_FILE: encode_json(config)}
     if results:
         shown = [{'model': f'hf-hub:{repo_id}', **result} for result in results]  # no path of this machine
-        files[EVALUATION_FILE] = _encode(shown)
+        files[EVALUATION_FILE] = encode_json(shown)
     files |= {name: (folder / name).read_bytes() for name in _EXTRAS if (folder / name).is_file()}
     if _LOCAL.encode() in files.get(RECIPE_FILE, b''):
         recipe = Recipe.from_file(folder / RECIPE_FILE)
@@ -168,7 +170,7 @@ def read_config(path: Path, what: str) -> dict[str, Any]:
     return dict(config)
 
 
-def _encode(content: Any) -> bytes:
+def encode_json(content: Any) -> bytes:
     return (json.dumps(content, indent=2) + '\n').encode()
 
 

@@ -13,7 +13,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from resnet_hub.checkpoints.folder import CARD_FILE
-from resnet_hub.hub.package import OWN_FILES, Package, prepare
+from resnet_hub.hub.package import Package, prepare
 from resnet_hub.utils.errors import InputError, ResnetHubError
 from resnet_hub.utils.hub_client import DamagedError, ask
 
@@ -65,10 +65,50 @@ def push_to_hub(
     """
     check_options(revision, create_pr)
     package = prepare(folder, repo_id, license=license, description=description)
+    return _send(package, private, revision, create_pr, message, token)
+
+
+def push_onnx(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    calibrate: str | Path | None = None,
+    check: str | Path | None = None,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    message: str | None = None,
+    license: str | None = None,
+    token: str | None = None,
+) -> Upload:
+    """Publish a model folder as ONNX files for JavaScript, in the repository 'OWNER/NAME-ONNX'.
+
+    Args:
+        folder: as for `push_to_hub`.
+        repo_id: 'OWNER/NAME', the repository that `push_to_hub` writes.
+        calibrate: training images, see `export`: they add a file in int8, which browsers load by default.
+        check: test images, on which the int8 file may lose at most half a point of top-1.
+        private, revision, create_pr, message, license, token: as for `push_to_hub`.
+
+    Raises:
+        InputError, ResnetHubError: as for `push_to_hub`.
+        MissingExtraError: the packages for ONNX are not installed.
+    """
+    from resnet_hub.hub.onnx import prepare_onnx
+
+    check_options(revision, create_pr)
+    package = prepare_onnx(prepare(folder, repo_id, license=license), calibrate, check)
+    return _send(package, private, revision, create_pr, message, token)
+
+
+def _send(
+    package: Package, private: bool, revision: str | None, create_pr: bool, message: str | None, token: str | None
+) -> Upload:
     if not (token or get_token()):
         raise ResnetHubError('no token; log in with `hf auth login` or set HF_TOKEN, and run it again')
-    target = _Target(HfApi(token=token), repo_id, private, revision, create_pr, message or 'Upload by resnet-hub')
-    return ask(repo_id, lambda: _publish(package, target))
+    message = message or 'Upload by resnet-hub'
+    target = _Target(HfApi(token=token), package.repo_id, private, revision, create_pr, message)
+    return ask(package.repo_id, lambda: _publish(package, target))
 
 
 def push_folders(folders: Iterable[str | Path], owner: str, **options: Any) -> list[Upload]:
@@ -187,7 +227,7 @@ def _fetch_card(target: _Target, revision: str) -> bytes:
 
 def _operations(package: Package, there: dict[str, Any]) -> list[CommitOperationAdd | CommitOperationDelete]:
     """The changes that make a revision with the files `there` hold the package."""
-    stale = [name for name in OWN_FILES if name in there and name not in package.files]
+    stale = [name for name in package.own_files if name in there and name not in package.files]
     return [
         *(
             CommitOperationAdd(name, content)

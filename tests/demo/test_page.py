@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import functools
 import http.server
-import io
 import re
 import shutil
 import threading
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
 from resnet_hub.data.decode import read_image
 from resnet_hub.data.sources import read_labelled
@@ -25,7 +24,7 @@ from resnet_hub.inference.predict import predict
 from resnet_hub.inference.transform import make_transform
 from resnet_hub.registry import load_model
 from resnet_hub.utils.errors import ResnetHubError
-from tests.conftest import ROOT
+from tests.pictures import CAT, encode, photograph
 
 pytest.importorskip('onnxruntime')
 playwright = pytest.importorskip('playwright.sync_api')
@@ -38,7 +37,6 @@ FLAGS = (
     '--disable-component-update --disable-sync'
 ).split()
 NAMES = ('cifar_resnet20.cifar10', 'preact_resnet20.cifar10')
-CAT = ROOT / 'tests' / 'images' / 'cat.jpg'
 #: runs the page's own modules on the bytes of an image file
 ANSWER = """async (encoded) => {
     const { look, Network, openPicture } = await import('/classify.js');
@@ -103,23 +101,6 @@ def page(browser: Any, address: str) -> Iterator[Any]:
 
 def wait_for_answer(page: Any, number: int) -> None:
     page.locator(f'html[data-shown="{number}"]').wait_for(state='attached', timeout=60_000)
-
-
-def photograph(width: int, height: int) -> Image.Image:
-    """A picture as rich in detail as a photograph of that size: an enlarged one with noise of several widths."""
-    picture = ImageOps.fit(Image.open(CAT).convert('RGB'), (width, height), Image.Resampling.BICUBIC)
-    random = np.random.default_rng(0)
-    values = np.asarray(picture, dtype=float)
-    for scale in (1, 3, 9):
-        noise = random.normal(0, 18, (height // scale + 1, width // scale + 1, 3))
-        values = values + noise.repeat(scale, 0).repeat(scale, 1)[:height, :width]
-    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
-
-
-def encode(picture: Image.Image, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, **options)
-    return buffer.getvalue()
 
 
 def transparent() -> Image.Image:
