@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from resnet_hub.demo.build import Page, build_demo
     from resnet_hub.exporting.export import Export, export
     from resnet_hub.hub.download import download
-    from resnet_hub.hub.upload import Upload, push_folders, push_to_hub
+    from resnet_hub.hub.upload import Upload, push_folders, push_onnx, push_to_hub
     from resnet_hub.inference.corruptions import CorruptionMetrics, evaluate_corruptions
     from resnet_hub.inference.evaluate import Metrics, evaluate
     from resnet_hub.inference.ood import OodMetrics, evaluate_ood
@@ -36,6 +36,7 @@ _PUBLIC = {
     'Upload': 'hub.upload',
     'push_to_hub': 'hub.upload',
     'push_folders': 'hub.upload',
+    'push_onnx': 'hub.upload',
     'download': 'hub.download',
     'Conversion': 'conversion.convert',
     'convert_checkpoint': 'conversion.convert',
@@ -98,6 +99,7 @@ __all__ = [
     'optimize',
     'predict',
     'push_folders',
+    'push_onnx',
     'push_to_hub',
     'read_labelled',
     'train',
