@@ -215,7 +215,7 @@ def _open_repository(target: _Target) -> str:
 
 def _list_files(target: _Target, revision: str) -> dict[str, Any]:
     """The files of a revision by their names, with their digests."""
-    listed = target.api.list_repo_tree(target.repo_id, revision=revision)
+    listed = target.api.list_repo_tree(target.repo_id, revision=revision, recursive=True)
     return {item.path: item for item in listed if hasattr(item, 'blob_id')}
 
 
