@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from timm.models import save_for_hf
 
+from resnet_hub.data.sources import read_labelled
 from resnet_hub.hub.onnx import prepare_onnx
 from resnet_hub.hub.package import prepare
 from resnet_hub.inference.predict import predict
@@ -82,10 +83,12 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.filterwarnings('ignore:the accuracy of the int8 file was not measured')
 def test_transformers_js_answers_what_python_does(node: Path, tmp_path: Path, data_root: Path) -> None:
     model: Any = load_model(NAME, 'cpu')
     save_for_hf(model, tmp_path / 'net', safe_serialization=True)
-    package = prepare_onnx(prepare(tmp_path / 'net', 'me/net'), data_root, data_root)
+    calibration: Any = read_labelled(data_root, 'train', dataset='cifar10')[:300].load()
+    package = prepare_onnx(prepare(tmp_path / 'net', 'me/net'), calibration)
     for name, content in package.files.items():
         path = tmp_path / package.repo_id / name
         path.parent.mkdir(parents=True, exist_ok=True)
