@@ -10,35 +10,63 @@ from typing import Any
 from resnet_hub.cli.command import add_command, add_device
 from resnet_hub.cli.output import print_folder
 
+#: what each group of recipe options is about
+_GROUPS = {
+    'network': 'which network, and what it starts from',
+    'images': 'what it is trained on',
+    'schedule': 'how long, and in which steps',
+    'optimizer': 'how the weights change',
+    'augmentation': 'how images change from epoch to epoch',
+    'distillation': 'learn from another network (Hinton et al. 2015)',
+}
+
 
 def add(commands: Any) -> None:
-    from resnet_hub.training.recipe import Recipe, fields
+    from resnet_hub.training.recipe import FINE_TUNING, Recipe, fields
 
     command = add_command(
         commands,
         'train',
         _run,
-        'train a network on labelled images, and write it to a folder that timm loads',
+        'train a network on CIFAR or on your own images, and get a folder that every other command and timm can load',
         [
-            'train --recipe cifar_resnet20.cifar10 --data cifar10/ -o runs/resnet20',
-            'train --model preact_resnet20 --epochs 60 --holdout 5000 -o runs/mine',
-            'train -o runs/mine --data cifar10/ --resume',
+            'train --recipe cifar_resnet20.cifar10 --teacher "" --data cifar10/ -o runs/resnet20',
+            'train --init cifar_resnet18.cifar10 --data my_images/ -o runs/mine',
+            'train --model preact_resnet20 --dataset cifar10 --epochs 60 --holdout 5000 -o runs/preact',
+            'train --resume --data cifar10/ -o runs/resnet20',
         ],
     )
-    command.add_argument('-o', '--output', required=True, metavar='DIR', help='weights, curves and checkpoint go here')
-    command.add_argument('--data', metavar='DIR', help='folder with train-*.parquet; default: from the Hub')
+    command.usage = 'resnet-hub train -o DIR [--data DATA] [--recipe RECIPE] [--resume] [option …]'
+    command.add_argument('-o', '--output', required=True, metavar='DIR', help='folder for weights, curves, checkpoint')
     command.add_argument(
-        '--recipe', help='a TOML file, or the name of one in resnet_hub/weights, such as cifar_resnet20.cifar10'
+        '--data',
+        metavar='DATA',
+        help='training images: a folder with a folder for each class, parquet files, hf://datasets/OWNER/NAME, …; '
+        'default: the data set of the recipe, from the Hub',
+    )
+    command.add_argument(
+        '--recipe',
+        help='a TOML file, or the name of a recipe of ours, such as cifar_resnet20.cifar10; default: the options below',
     )
     command.add_argument('--resume', action='store_true', help='go on with the run in DIR')
-    command.add_argument('--compile', action='store_true', help='torch.compile: a slower start, faster steps on a GPU')
-    command.add_argument('--bf16', action=argparse.BooleanOptionalAction, help='default: where the hardware has it')
+    command.add_argument('--compile', action='store_true', help='torch.compile: a slower start, faster steps')
+    command.add_argument(
+        '--bf16',
+        action=argparse.BooleanOptionalAction,
+        help='compute in bfloat16; default: where the hardware does so',
+    )
     add_device(command)
-    options = command.add_argument_group('recipe', 'each of these wins over the recipe file')
+    groups = {name: command.add_argument_group(f'recipe: {name}', about) for name, about in _GROUPS.items()}
     for field in fields(Recipe):
         kind: Any = type(field.default)
-        name, help = f'--{field.name.replace("_", "-")}', f'{field.metadata["help"]} ({field.default})'
-        options.add_argument(name, type=kind, metavar=kind.__name__.upper(), help=help)
+        default = (
+            f'{field.default}; with --init {FINE_TUNING[field.name]}' if field.name in FINE_TUNING else field.default
+        )
+        help = f'{field.metadata["help"]} (default: {default!s})' if default != '' else field.metadata['help']
+        choices = field.metadata['choices']
+        metavar = '{' + ','.join(choices) + '}' if choices else {int: 'N', float: 'X', str: 'TEXT'}[kind]
+        option = f'--{field.name.replace("_", "-")}'
+        groups[field.metadata['group']].add_argument(option, type=kind, metavar=metavar, help=help)
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -59,11 +87,16 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _recipe_path(args: argparse.Namespace) -> Path | None:
-    """A file, or one of the recipes that come with the package; a run that is resumed has its own."""
+    """Return the recipe's file: the user's, one that comes with the package, or the one of the run to resume."""
     from resnet_hub.checkpoints.folder import RECIPE_FILE
     from resnet_hub.tables.weights import recipe_file
+    from resnet_hub.utils.errors import InputError, did_you_mean
 
     if not args.recipe:
         return Path(args.output) / RECIPE_FILE if args.resume else None
-    named = recipe_file(args.recipe)
-    return named if named.is_file() else Path(args.recipe)
+    named, path = recipe_file(args.recipe), Path(args.recipe)
+    if named.is_file() or path.is_file():
+        return named if named.is_file() else path
+    known = sorted(file.stem for file in named.parent.glob('*.toml'))
+    near = did_you_mean(args.recipe, known) or f'; ours are {", ".join(known)}'
+    raise InputError(f'no recipe {args.recipe}{near}')

@@ -15,6 +15,8 @@ class Captured:
     The first three calls run as usual, on a stream of their own, which PyTorch asks for before a capture. Every call
     does the work of one call: none is repeated for the capture.
 
+    No GPU has run this yet; scripts/maintenance/check_gpu.py compares it with uncaptured steps.
+
     The function must always do the same: it works on the same tensors, in place, and never waits for the GPU.
     """
 

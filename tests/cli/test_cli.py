@@ -20,7 +20,7 @@ REFUSED = [
     ('evaluate cifar_resnet20.cifar10 --data .', 2, '. holds no labelled images: expected'),
     ('evaluate cifar_resnet20.cifar10 --data . --dataset mnist', 2, "unknown data set 'mnist'"),
     ('train -o run --data . --epochs 0', 2, 'epochs must be at least 1'),
-    ('train -o run --data . --recipe nowhere.toml', 2, 'no recipe nowhere.toml'),
+    ('train -o run --data . --recipe nowhere.toml', 2, 'no recipe nowhere.toml; ours are'),
     ('train -o run --data . --resume', 2, 'recipe.toml'),
     ('train -o run --data .', 2, '. holds no labelled images: expected'),
     ('list nothing*', 2, "no architecture matches 'nothing*'"),

@@ -131,6 +131,60 @@ def test_a_run_is_neither_overwritten_nor_invented(finished, tiny_data, tmp_path
         train(RECIPE, finished, tiny_data[0], resume=True, bf16=not bf16)
 
 
+def test_a_finished_model_is_not_replaced(tiny_data, tmp_path):
+    for name in ('model.safetensors', 'config.json'):
+        (tmp_path / name).mkdir(parents=True)
+        with pytest.raises(InputError, match=rf'holds a model already \({name}\)'):
+            train(RECIPE, tmp_path, tiny_data[0])
+        (tmp_path / name).rmdir()
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_can_be_measured(tiny_data, tmp_path, monkeypatch, caplog):
+    """Ctrl-C in the third epoch; what the first one's end wrote is a model."""
+    original = Trainer.train_epoch
+
+    def interrupted(self):
+        if len(self.history) == 2:
+            raise KeyboardInterrupt
+        return original(self)
+
+    monkeypatch.setattr(Trainer, 'train_epoch', interrupted)
+    caplog.set_level('INFO', 'resnet_hub')
+    benchmark = torch.backends.cudnn.benchmark
+    with pytest.raises(KeyboardInterrupt):
+        train(RECIPE, tmp_path / 'run', tiny_data[0], device='cpu')
+    first, classes, *rows, last = caplog.messages
+    assert first.startswith('cifar_resnet8, 78,042 parameters, on cpu') and '256 training images, 64 held out' in first
+    assert classes.startswith('10 classes: ') and 'epoch 1/4  lr 0.05' in '\n'.join(rows) and ' left' in rows[-1]
+    assert (
+        last.startswith(f'stopped in epoch 3 of 4; {tmp_path}/run holds the first 1. To go on: ') and '--resume' in last
+    )
+    assert torch.backends.cudnn.benchmark == benchmark
+    monkeypatch.undo()
+    images = load_images('cifar10', 'train', tiny_data[0])
+    assert evaluate(f'local-dir:{tmp_path}/run', images).images == 320
+    assert json.loads((tmp_path / 'run' / 'config.json').read_text())['epochs_trained'] == 1
+
+
+def test_a_teacher_that_cannot_be_had_is_optional(tiny_data, tmp_path, monkeypatch):
+    def offline(*_):
+        raise ResnetHubError('no network')
+
+    monkeypatch.setattr('resnet_hub.registry.load_model', offline)
+    with pytest.raises(ResnetHubError, match="no network; --teacher '' trains without"):
+        train(replace(RECIPE, teacher='cifar_resnet44.akamaster_cifar10'), tmp_path / 'run', tiny_data[0])
+
+
+def test_averaged_weights_of_a_short_run_are_those_of_its_end(tiny_data, tmp_path):
+    """With a decay that spans more steps than there are, the average is nearly as good as the network itself."""
+    trainer = Trainer(replace(RECIPE, holdout=0, ema_decay=0.998), tiny_data[1], bf16=False)
+    for _ in range(3):
+        trainer.train_epoch()
+        trainer.history.append({})
+    accuracy = [evaluate(m, tiny_data[1], (0.5,) * 3, (0.25,) * 3).top1 for m in (trainer.averaged, trainer.model)]
+    assert accuracy[0] > accuracy[1] - 10 and accuracy[1] > 40
+
+
 def test_a_loss_that_is_not_finite_stops(tiny_data, tmp_path):
     with pytest.raises(ResnetHubError, match=r'the loss of epoch 1 is nan: lower --lr'):
         train(replace(RECIPE, lr=1e30, warmup_epochs=0), tmp_path, tiny_data[0], bf16=False)
