@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -22,9 +20,10 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     Returns:
         The temperature, from 0.01 to 100. At the ends the images say no more: all are right, or no better than chance.
     """
-    logits, low, high = logits.double(), -4.7, 4.7  # logarithms of 0.01 and 100
-    while high - low > 1e-6:  # the slope has one zero, because the loss is convex in 1 / T
-        middle = torch.tensor((low + high) / 2, dtype=torch.float64, requires_grad=True)
-        slope = torch.autograd.grad(F.cross_entropy(logits / middle.exp(), labels), middle)[0]
-        low, high = (low, float(middle)) if slope > 0 else (float(middle), high)
-    return float(torch.tensor((low + high) / 2).exp())
+    logits, low, high = logits.double(), 0.01, 100.0
+    right = logits.gather(1, labels[:, None]).mean()
+    while high / low > 1 + 1e-6:  # the loss is convex in 1 / T, and its slope there is the difference of these means
+        middle = (low * high) ** 0.5
+        expected = ((logits / middle).softmax(1) * logits).sum(1).mean()
+        low, high = (middle, high) if expected > right else (low, middle)
+    return (low * high) ** 0.5

@@ -38,8 +38,8 @@ def architecture_of(init: str, model: str) -> str:
     return architecture
 
 
-def make_network(recipe: Recipe, task: Task) -> nn.Module:
-    """Make the network of a recipe for the classes and channels of a task.
+def make_network(recipe: Recipe, task: Task, size: int) -> nn.Module:
+    """Make the network of a recipe for the classes and channels of a task, and for images of a size.
 
     From trained weights it keeps the classifier if that knows the same classes in the same order; otherwise the
     classifier starts from random weights.
@@ -49,11 +49,11 @@ def make_network(recipe: Recipe, task: Task) -> nn.Module:
         'in_chans': len(task.mean),
         'drop_path_rate': recipe.drop_path_rate,
     }
-    if not recipe.init:
-        return timm.create_model(recipe.model, **options)
-    model = timm.create_model(recipe.init, pretrained=True, **options)
-    if tuple(model.pretrained_cfg.get('label_names') or ()) != task.classes:
+    model = timm.create_model(recipe.init or recipe.model, pretrained=bool(recipe.init), **options)
+    if recipe.init and tuple(model.pretrained_cfg.get('label_names') or ()) != task.classes:
         model.reset_classifier(len(task.classes))
+    described = {'input_size': (len(task.mean), size, size), 'mean': task.mean, 'std': task.std}
+    model.pretrained_cfg = {**model.pretrained_cfg, **described, 'label_names': task.classes}
     return model
 
 

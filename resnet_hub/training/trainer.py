@@ -88,7 +88,7 @@ class Trainer:
         images: all training images, on the device to train on.
         teacher: the network whose answers are learnt too.
         compile: torch.compile the network.
-        bf16: bf16 autocast, and Muon's arithmetic in bf16; None: where the hardware has it.
+        bf16: bf16 autocast, and on a GPU Muon's arithmetic in bf16; None: where the hardware has it.
         capture: False never captures.
         task: classes and normalisation; None: those of the data set that the recipe names, or measured on `images`.
     """
@@ -112,7 +112,11 @@ class Trainer:
         self.steps_per_epoch = len(images) // recipe.batch_size
         self.history: list[dict[str, float]] = []
         torch.manual_seed(recipe.seed)
-        self.model = make_network(recipe, self.task).to(self.device).to(memory_format=torch.channels_last)
+        self.model = (
+            make_network(recipe, self.task, images.pixels.shape[1])
+            .to(self.device)
+            .to(memory_format=torch.channels_last)
+        )
         if recipe.trainable == 'classifier':
             freeze_all_but_classifier(self.model)
         self.average = Average(self.model) if recipe.ema_decay else None
@@ -123,7 +127,8 @@ class Trainer:
             self.forward = torch.compile(self.forward, dynamic=False)
         weights = balancing_weights(self.class_counts) if recipe.class_weights == 'balanced' else None
         self.objective = Objective(recipe, teacher, weights)
-        self.optimizer = make_optimizer(self.model, recipe, torch.bfloat16 if self.bf16 else torch.float32)
+        fast = torch.bfloat16 if self.bf16 and self.device.type == 'cuda' else torch.float32
+        self.optimizer = make_optimizer(self.model, recipe, fast)  # on processors Muon is faster in float32
         self.captures = capture and self.device.type == 'cuda' and world_size() == 1 and is_capturable(self.optimizer)
         self.plan = self._make_plan(0).to(self.device)
         self.step_number = torch.zeros(1, dtype=torch.int64, device=self.device)  # of the epoch, from 0
@@ -271,7 +276,7 @@ def train(
         resume: go on from checkpoint.pt; on a CPU the result is that of an unbroken run, bit for bit.
         device: 'cuda', 'cpu', …; None takes a GPU where there is one.
         compile: torch.compile the network (faster steps, a minute more at the start).
-        bf16: bf16 autocast, and Muon's arithmetic in bf16; None: where the hardware has it.
+        bf16: bf16 autocast, and on a GPU Muon's arithmetic in bf16; None: where the hardware has it.
         **fields: of the recipe; they win over `recipe`.
 
     Returns:

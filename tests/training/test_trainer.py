@@ -155,7 +155,11 @@ def test_an_interrupted_run_says_how_to_go_on_and_can_be_measured(tiny_data, tmp
         train(RECIPE, tmp_path / 'run', tiny_data[0], device='cpu')
     first, classes, *rows, last = caplog.messages
     assert first.startswith('cifar_resnet8, 78,042 parameters, on cpu') and '256 training images, 64 held out' in first
-    assert classes.startswith('10 classes: ') and 'epoch 1/4  lr 0.05' in '\n'.join(rows) and ' left' in rows[-1]
+    assert (
+        classes.startswith('10 classes: ')
+        and 'epoch 1/4  lr 0.0438  train_loss ' in '\n'.join(rows)
+        and ' left' in rows[-1]
+    )
     assert (
         last.startswith(f'stopped in epoch 3 of 4; {tmp_path}/run holds the first 1. To go on: ') and '--resume' in last
     )
