@@ -157,7 +157,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_can_be_measured(tiny_data, tmp
     assert first.startswith('cifar_resnet8, 78,042 parameters, on cpu') and '256 training images, 64 held out' in first
     assert (
         classes.startswith('10 classes: ')
-        and 'epoch 1/4  lr 0.0438  train_loss ' in '\n'.join(rows)
+        and 'epoch 1/4  lr 0.04381  train_loss ' in '\n'.join(rows)
         and ' left' in rows[-1]
     )
     assert (
