@@ -84,15 +84,13 @@ def rename(tensors: Mapping[str, Tensor], prefix: str) -> Renamed:
         refuse_tensor(key, tensors[key].shape)
     if family is None:
         refuse(f'no block changes the width, and nothing else shows which comes first, norm or convolution; {OTHER}')
-    sources: dict[str, str] = {}
-    for key in tensors:
-        module, _, parameter = key.rpartition('.')
-        native = f'{names[module]}.{parameter}'
-        if native in sources:
-            refuse(
-                f'{show(sources[native])} and {show(key)} take the same place ({native}): remove one of them; {OTHER}'
-            )
-        sources[native] = key
+    taken: dict[str, str] = {}
+    for module, native in names.items():
+        if native in taken:
+            keys = [next(key for key in tensors if key.rpartition('.')[0] == name) for name in (taken[native], module)]
+            refuse(f'{" and ".join(map(show, keys))} take the same place ({native}): remove one of them; {OTHER}')
+        taken[native] = module
+    sources = {f'{names[key.rpartition(".")[0]]}.{key.rpartition(".")[2]}': key for key in tensors}
     return Renamed(family, {native: tensors[key] for native, key in sources.items()}, sources)
 
 
