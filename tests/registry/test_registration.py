@@ -166,28 +166,6 @@ except ImportError:
     )
 
 
-def test_threads_that_import(run_python):
-    """The finder leaves while another thread walks along the finders, which then must not miss one."""
-    run_python(
-        f"""
-import sys, threading
-import torch, resnet_hub
-name = next(name for name in sys.builtin_module_names if name not in sys.modules and name != '__main__')
-
-class Meanwhile:
-    def find_spec(fullname, path, target=None):
-        if fullname == name:
-            thread = threading.Thread(target=__import__, args=('timm',))
-            thread.start()
-            thread.join()
-
-sys.meta_path.insert(1, Meanwhile)
-__import__(name)
-{CHECK}
-"""
-    )
-
-
 def test_threads_that_import_timm_and_us_at_once(run_python):
     done = run_python(
         f"""
