@@ -28,6 +28,7 @@ def add(commands: Any) -> None:
             'evaluate cifar_resnet20.cifar10 --data cifar10/ --ood cifar100/',
             'evaluate cifar_resnet20.cifar10 --data CIFAR-10-C/ --plot corruptions.png',
             'evaluate cifar_resnet20.cifar10 --data cifar10/ --shift',
+            'evaluate local-dir:runs/mine --data cifar10/ --temperature   # after train --holdout 5000',
         ],
     )
     command.add_argument(
@@ -66,6 +67,12 @@ def add(commands: Any) -> None:
     )
     command.add_argument(
         '--plot', metavar='PATH', help='with CIFAR-10-C: draw the table: FILE.png, or a folder for a picture per model'
+    )
+    command.add_argument(
+        '--temperature',
+        action='store_true',
+        help='for a run that was trained with --holdout: first fit a temperature on the training images that it held '
+        'out, and divide the logits by it',
     )
     command.add_argument('--append', metavar='FILE', help='add a line for each model to a CSV file')
     command.add_argument(
@@ -116,7 +123,9 @@ def _check(args: argparse.Namespace) -> bool:
     modes = [name for name, given in (('--ood', args.ood), ('--shift', args.shift), ('CIFAR-10-C', corrupted)) if given]
     if len(modes) > 1:
         raise InputError(f'{" and ".join(modes)} are measured one at a time')
-    unused = ('per_class', 'confusion', 'append', 'bf16') if modes else ()
+    if args.append and args.temperature:
+        raise InputError('--append keeps figures of the network itself: leave out --temperature')
+    unused = ('per_class', 'confusion', 'append', 'bf16', 'temperature') if modes else ()
     given = [f'--{name.replace("_", "-")}' for name in unused if getattr(args, name)]
     if given:
         raise InputError(f'{modes[0]} has other results: leave out {", ".join(given)}')
@@ -224,13 +233,15 @@ def _measure(args: argparse.Namespace, models: _Models, name: str, picture: Path
 
     model = models.load(name)
     images = models.images_for(model)
-    metrics = evaluate(model, images, batch_size=args.batch_size, bf16=args.bf16)
+    temperature = _fit_temperature(args, models, name, model) if args.temperature else 1.0
+    metrics = evaluate(model, images, batch_size=args.batch_size, bf16=args.bf16, temperature=temperature)
     count = len(metrics.confusion)
     classes = class_names(model, count) or images.classes or tuple(map(str, range(count)))
     row = {
         'dataset': images.name,
         'split': args.split,
         **metrics.to_dict(),
+        **({'temperature': round(temperature, 4)} if args.temperature else {}),
         'images_per_second': metrics.images_per_second,
         'precision': 'bf16' if args.bf16 else 'float32',
         'per_class': dict(zip(classes, metrics.per_class, strict=True)),
@@ -244,6 +255,30 @@ def _measure(args: argparse.Namespace, models: _Models, name: str, picture: Path
         title = f'{name} on {images.name} ({args.split}): top-1 {metrics.top1:.2f} %'
         plot_confusion(metrics.confusion, classes, picture, title)
     return row
+
+
+def _fit_temperature(args: argparse.Namespace, models: _Models, name: str, model: Any) -> float:
+    """Fit a temperature on the training images that a run held out."""
+    from resnet_hub.checkpoints.folder import CONFIG_FILE
+    from resnet_hub.inference.evaluate import match_labels
+    from resnet_hub.inference.logits import compute_outputs
+    from resnet_hub.inference.temperature import fit_temperature
+    from resnet_hub.inference.transform import class_names
+    from resnet_hub.training.task import split
+
+    file = Path(name.removeprefix('local-dir:')) / CONFIG_FILE
+    config = json.loads(file.read_text(encoding='utf-8')) if name.startswith('local-dir:') else {}
+    count = config.get('recipe', {}).get('holdout', 0)
+    if not count:
+        raise InputError(
+            '--temperature needs images that the network was not trained on: train it with --holdout 5000, and give '
+            'its folder as local-dir:RUN'
+        )
+    images = models.images_for(model, 'train')
+    _, held_out = split(images.labels, count)
+    images = images[held_out]
+    logits = compute_outputs(model, images, batch_size=args.batch_size, bf16=args.bf16).logits
+    return fit_temperature(logits, match_labels(images, class_names(model, logits.shape[1]), logits.shape[1]))
 
 
 def _measure_ood(args: argparse.Namespace, models: _Models, name: str, picture: Path | None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ _FORMATS = {
     'aupr_out': '.2f',
     'difference': '+.2f',
     'nll': '.4f',
+    'temperature': '.3f',
     'images_per_second': ',.0f',
 }
 

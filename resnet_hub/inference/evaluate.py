@@ -99,6 +99,7 @@ def evaluate(
     split: str = 'test',
     bf16: bool = False,
     transform: Callable[[Any], Tensor] | None = None,
+    temperature: float = 1.0,
 ) -> Metrics:
     """Measure a classifier on labelled images.
 
@@ -119,6 +120,7 @@ def evaluate(
         split: 'train', 'val' or 'test', of data that is read.
         bf16: compute in bfloat16 autocast; the logits are float32 all the same.
         transform: from a PIL image to float32 (C, H, W), in the place of the model's own.
+        temperature: divides the logits; see `inference.temperature.fit_temperature`.
 
     Raises:
         InputError: no images, unusable images, or classes that the model does not have.
@@ -131,7 +133,7 @@ def evaluate(
         labels.append(match_labels(images, () if mean and std else class_names(model, classes), classes))
 
     outputs = compute_outputs(model, images, mean, std, batch_size, bf16=bf16, transform=transform, check=check)
-    return Metrics.from_logits(outputs.logits, labels[0], outputs.images_per_second)
+    return Metrics.from_logits(outputs.logits.double() / temperature, labels[0], outputs.images_per_second)
 
 
 def match_labels(images: Images | LabelledImages, names: Sequence[str], count: int) -> Tensor:

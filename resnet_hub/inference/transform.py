@@ -94,5 +94,5 @@ def warn_of_size(model: nn.Module, size: tuple[int, int], resized: bool, what: s
         return
     shown, wanted = f'{size[1]}×{size[0]}', f'{trained[1]}×{trained[0]}'
     how = 'so they are resized' if resized else 'but it gets them as they are'
-    message = f'{what}: {shown} pixels; the network was trained on {wanted}, {how}, and its accuracy suffers'
+    message = f'{what}: {shown} pixels; the network was trained on {wanted}, {how}, which can cost accuracy'
     warnings.warn(message, stacklevel=3)

@@ -1,10 +1,18 @@
 """The fitted temperature beside a search over a grid, and beside the one that the logits were made with."""
 
+import json
+
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 
+from resnet_hub.checkpoints.folder import make_config, write_folder
+from resnet_hub.data.images import normalise
+from resnet_hub.data.sources import load_images
 from resnet_hub.inference.temperature import fit_temperature
+from resnet_hub.tables.datasets import DATASETS
+from resnet_hub.training.task import split
 
 
 def sampled(count, scale):
@@ -30,3 +38,35 @@ def test_no_temperature_of_a_grid_is_better():
 
 def test_where_all_are_right_it_ends():
     assert fit_temperature(torch.eye(10), torch.arange(10)) == pytest.approx(0.01, rel=0.1)
+
+
+def test_the_command_fits_on_what_a_run_held_out(tiny_data, tmp_path, command):
+    """The figures are those of the divided logits, which are computed here without the package's evaluation."""
+    folder, train = tiny_data
+    dataset = DATASETS['cifar10']
+    config = make_config('cifar_resnet8', mean=dataset.mean, std=dataset.std, num_classes=10)
+    torch.manual_seed(0)
+    model = timm.create_model('cifar_resnet8', num_classes=10).eval()
+    write_folder(tmp_path / 'run', model.state_dict(), {**config, 'recipe': {'holdout': 64}})
+    row = json.loads(
+        command('evaluate', f'local-dir:{tmp_path / "run"}', '--data', folder, '--temperature', '--json').out
+    )[0]
+
+    def logits(images):
+        with torch.no_grad():
+            return model(normalise(images.pixels, dataset.mean, dataset.std)).double()
+
+    _, held_out = split(train.labels, 64)
+    fitted = row['temperature']
+    at = {
+        t: float(F.cross_entropy(logits(train[held_out]) / t, train.labels[held_out]))
+        for t in (fitted * 0.99, fitted, fitted * 1.01)
+    }
+    assert min(at, key=at.__getitem__) == fitted != 1
+    test = load_images('cifar10', 'test', folder)
+    assert row['nll'] == pytest.approx(float(F.cross_entropy(logits(test) / fitted, test.labels)), abs=2e-3)
+
+
+def test_without_images_that_were_held_out_the_command_says_what_to_do(tiny_data, command):
+    done = command('evaluate', 'cifar_resnet8.cifar10', '--data', tiny_data[0], '--temperature', expect=2)
+    assert '--temperature needs images that the network was not trained on: train it with --holdout' in done.err
