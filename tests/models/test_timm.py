@@ -16,7 +16,7 @@ from torch import nn
 from resnet_hub.models import network_class
 from resnet_hub.models.base import PadShortcut
 from resnet_hub.tables.architectures import ARCHITECTURES
-from resnet_hub.tables.weights import OWNER, WEIGHTS, tags, weights_file
+from resnet_hub.tables.weights import WEIGHTS, tags, weights_file
 from tests.conftest import ROOT
 from tests.oracles import randomise
 
@@ -688,19 +688,19 @@ def test_cfgs_say_where_weights_are_in_fields_that_timm_reads():
     for name, row in WEIGHTS.items():
         cfg = get_pretrained_cfg(name)
         found = {key: getattr(cfg, key) for key in ('url', 'file', 'hf_hub_id') if getattr(cfg, key)}
-        if row.repo_id:
-            assert found == {'hf_hub_id': f'{OWNER}/{name}'}
-        elif row.url:
-            assert found == {'url': row.url}
-            assert row.url.startswith('https://')
+        if row.path and row.path.is_file():  # in the package or in the clone
+            assert found == {'file': str(row.path)}
+        elif row.repo_id:
+            assert found == {'hf_hub_id': row.repo_id}
         else:
-            assert found == {'file': str(weights_file(name))}
+            assert found == {'url': row.url}
+            assert found['url'].startswith('https://')
         assert timm.models.is_model_pretrained(name)
 
 
 @pytest.mark.parametrize('key', ['file', 'url'])
-def test_ones_own_weights_go_past_those_on_the_hub(key, tmp_path):
-    name = next(name for name, row in WEIGHTS.items() if row.repo_id)
+def test_ones_own_weights_go_past_those_of_the_table(key, tmp_path):
+    name = next(name for name, row in WEIGHTS.items() if row.path and not row.in_package)
     model = randomise(timm.create_model(name))
     torch.save(model.state_dict(), tmp_path / 'own.pth')
     own = str(tmp_path / 'own.pth') if key == 'file' else (tmp_path / 'own.pth').as_uri()

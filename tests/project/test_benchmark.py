@@ -168,7 +168,7 @@ def test_the_usual_loop_trains(tmp_path):
         (['--only', 'accuracy'], 'accuracy needs --data'),
         (['--only', 'gpu'], 'gpu needs a GPU'),
         (['--only', 'speed'], "invalid choice: 'speed'"),
-        (['--only', 'accuracy', '--data', 'nowhere'], 'no test-'),
+        (['--only', 'accuracy', '--data', 'nowhere'], 'nowhere: no such file or folder'),
         (['--markdown', 'nothing.json'], 'nothing.json'),
         (['--markdown', ROOT / 'LICENSE'], 'benchmark: '),
     ],
