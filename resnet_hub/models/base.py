@@ -103,7 +103,7 @@ def add_shortcut(branch: Tensor, shortcut: Tensor) -> Tensor:
 class ResidualNet(TimmModel):
     """A 3×3 stem, three or four stages of residual blocks, global pooling and a linear classifier.
 
-    The stages have the strides 1, 2, 2(, 2). The network maps images (N, in_chans, H, W), H and W at least 8, to
+    The first stage has stride 1, the others have stride 2. The network maps images (N, in_chans, H, W), H and W at least 8, to
     logits (N, num_classes).
 
     Args:

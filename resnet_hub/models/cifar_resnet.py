@@ -76,4 +76,7 @@ class CifarResNet(ResidualNet):
     blocks: ClassVar[dict[str, Any]] = {'basic': BasicBlock, 'bottleneck': Bottleneck}
 
     def __init__(self, block: str, layers: tuple[int, ...], widths: tuple[int, ...], **kwargs: Any) -> None:
+        for name in ('final_norm', 'conv_drop_rate'):
+            if name in kwargs:
+                raise TypeError(f'a ResNet (V1) has no argument {name!r}; only PreActResNets have it')
         super().__init__(block, layers, widths, stem_norm=True, final_norm=False, conv_drop_rate=0.0, **kwargs)

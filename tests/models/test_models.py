@@ -467,7 +467,7 @@ def test_dropout_acts_in_training_alone(name):
 
 @pytest.mark.parametrize('argument', ['conv_drop_rate', 'final_norm'])
 def test_arguments_that_v1_does_not_have(argument):
-    with pytest.raises(TypeError, match=argument):
+    with pytest.raises(TypeError, match=f"V1.* has no argument '{argument}'; only PreActResNets have it"):
         CifarResNet('basic', (1, 1, 1), (8, 16, 32), **{argument: 0.3})
 
 
