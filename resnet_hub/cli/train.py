@@ -53,7 +53,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         '--bf16',
         action=argparse.BooleanOptionalAction,
-        help='compute in bfloat16; default: where the hardware does so',
+        help='compute in bfloat16; default: if the hardware supports it',
     )
     add_device(command)
     groups = {name: command.add_argument_group(f'recipe: {name}', about) for name, about in _GROUPS.items()}
@@ -93,7 +93,10 @@ def _recipe_path(args: argparse.Namespace) -> Path | None:
     from resnet_hub.utils.errors import InputError, did_you_mean
 
     if not args.recipe:
-        return Path(args.output) / RECIPE_FILE if args.resume else None
+        path = Path(args.output) / RECIPE_FILE
+        if args.resume and not path.is_file():
+            raise InputError(f'nothing to resume: {path} does not exist; leave out --resume to start')
+        return path if args.resume else None
     named, path = recipe_file(args.recipe), Path(args.recipe)
     if named.is_file() or path.is_file():
         return named if named.is_file() else path

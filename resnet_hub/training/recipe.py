@@ -45,7 +45,9 @@ class Recipe:
         'images', 0, 'resize all images to this height and width; 0 keeps square images of up to 64 pixels, else 32'
     )
     channels: int = _option('images', 3, '3 reads the images as RGB, 1 as grey')
-    holdout: int = _option('images', 0, 'number of training images to hold out and measure, to choose options by')
+    holdout: int = _option(
+        'images', 0, 'number of training images that are not trained on; the accuracy on them helps to choose options'
+    )
     class_weights: str = _option(
         'images', 'none', 'balanced: the rarer a class, the more its images count', ('none', 'balanced')
     )
@@ -57,7 +59,9 @@ class Recipe:
         '',
         "small images first: '16:8 24:4' trains 8 epochs at 16×16 pixels, 4 at 24×24, and the rest at full size",
     )
-    warmup_epochs: int = _option('schedule', 2, 'epochs in which the learning rate rises; it then falls as a cosine')
+    warmup_epochs: int = _option(
+        'schedule', 2, 'epochs in which the learning rate rises, fewer than --epochs; it then falls as a cosine'
+    )
     seed: int = _option('schedule', 0, 'of the random weights, the order of images, and the augmentation')
 
     opt: str = _option('optimizer', 'sgd', 'any first-order optimizer of timm; sgd has Nesterov momentum')
@@ -72,7 +76,7 @@ class Recipe:
     label_smoothing: float = _option('optimizer', 0.0, 'part of each target that is spread over all classes')
 
     crop: int = _option('augmentation', 4, 'pixels of padding before the random crop')
-    padding: str = _option('augmentation', 'reflect', 'what the padding shows', ('reflect', 'zeros'))
+    padding: str = _option('augmentation', 'reflect', 'what fills the padding', ('reflect', 'zeros'))
     flip: str = _option(
         'augmentation',
         'random',
@@ -102,7 +106,7 @@ class Recipe:
         too_short = []
         if self.warmup_epochs >= self.epochs:
             too_short.append(
-                f'warmup_epochs must be below it, not {self.warmup_epochs} (--warmup-epochs {self.epochs - 1})'
+                f'warmup_epochs must be less than that, not {self.warmup_epochs} (--warmup-epochs {self.epochs - 1})'
             )
         if self.image_size(self.epochs - 1) not in (None, self.size or 32):
             too_short.append(f"image_sizes {self.image_sizes!r} leaves no epoch at full size (--image-sizes '')")
@@ -136,7 +140,11 @@ class Recipe:
                 values[name] = float(value)
             elif type(value) is not known[name]:
                 raise InputError(f'{source}{name} must be {_TYPES[known[name]]}, not {value!r}')
-        return cls(**({**FINE_TUNING, **values} if values.get('init') else values))
+        defaults = {field.name: field.default for field in fields(cls)} | (FINE_TUNING if values.get('init') else {})
+        complete = {**defaults, **values}
+        if 'warmup_epochs' not in values:  # a very short run warms up for fewer epochs
+            complete['warmup_epochs'] = max(min(complete['warmup_epochs'], complete['epochs'] - 1), 0)
+        return cls(**complete)
 
     def to_toml(self) -> str:
         """Write all fields as TOML."""

@@ -471,8 +471,8 @@ class Run:
         if not self.saved_epochs:
             return f'{stopped}; nothing is saved before the end of the first epoch'
         return (
-            f'{stopped}; {output} holds the first {self.saved_epochs}. To go on: resnet-hub train -o {output} --resume '
-            f'(with the same --data); to measure them: resnet-hub evaluate local-dir:{output}'
+            f'{stopped}; {output} holds the network after epoch {self.saved_epochs}. To go on: resnet-hub train '
+            f'-o {output} --resume (with the same --data); to measure this network: resnet-hub evaluate local-dir:{output}'
         )
 
 
@@ -525,7 +525,7 @@ def _check(recipe: Recipe, output: Path, resume: bool) -> None:
     if resume:
         return
     if checkpoint.exists():
-        raise InputError(f'{output} holds a run already: --resume goes on with it, another -o starts afresh')
+        raise InputError(f'{output} holds a run already: go on with it by --resume, or start anew with another -o')
     for name in (WEIGHTS_FILE, CONFIG_FILE):
         if (output / name).exists():
             raise InputError(f'{output} holds a model already ({name}): give another folder with -o')

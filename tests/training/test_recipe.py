@@ -14,11 +14,11 @@ from resnet_hub.tables.weights import recipe_file
         ('epoch = 3', "unknown field 'epoch'; did you mean epochs"),
         ('epochs = 0', '^epochs must be at least 1, not 0$'),
         ('distillation = 1.5', '^distillation must be from 0 to 1, not 1.5$'),
-        ('warmup_epochs = 40', r'epochs is 40: warmup_epochs must be below it, not 40 \(--warmup-epochs 39\)$'),
+        ('warmup_epochs = 40', r'epochs is 40: warmup_epochs must be less than that, not 40 \(--warmup-epochs 39\)$'),
         ('lr = inf', 'lr must be a finite number above 0, not inf'),
         ('flip = "always"', "flip must be one of 'random', 'alternating', 'none', not 'always'"),
         (
-            'epochs = 2\nimage_sizes = "16:2"',
+            'epochs = 2\nwarmup_epochs = 2\nimage_sizes = "16:2"',
             r"epochs is 2: warmup_epochs .*--warmup-epochs 1\); image_sizes .*--image-sizes ''",
         ),
         ('epochs = = 3', 'is not TOML'),
@@ -51,6 +51,17 @@ def test_fine_tuning_has_defaults_of_its_own(tmp_path):
     (tmp_path / 'recipe.toml').write_text('epochs = 3')
     recipe = Recipe.from_file(tmp_path / 'recipe.toml', init='cifar_resnet20', lr=0.1)
     assert (recipe.lr, recipe.epochs, recipe.warmup_epochs) == (0.1, 3, 1)
+
+
+def test_a_short_run_needs_no_shorter_warm_up():
+    assert Recipe.from_file(None, epochs=1).warmup_epochs == 0
+    assert Recipe.from_file(None, epochs=2).warmup_epochs == 1
+    assert Recipe.from_file(None, epochs=3).warmup_epochs == Recipe().warmup_epochs == 2
+    assert Recipe.from_file(None, epochs=1, init='cifar_resnet20').warmup_epochs == 0
+    with pytest.raises(InputError, match='warmup_epochs must be less than that, not 2'):
+        Recipe.from_file(None, epochs=1, warmup_epochs=2)
+    with pytest.raises(InputError, match='epochs must be at least 1, not 0'):
+        Recipe.from_file(None, epochs=0)
 
 
 def test_recipes_that_come_with_the_package():

@@ -116,7 +116,7 @@ def test_killed_and_resumed_is_the_unbroken_run(finished, tiny_data, tmp_path):
 
 
 def test_a_run_is_neither_overwritten_nor_invented(finished, tiny_data, tmp_path):
-    with pytest.raises(InputError, match='holds a run already: --resume goes on'):
+    with pytest.raises(InputError, match='holds a run already: go on with it by --resume'):
         train(RECIPE, finished, tiny_data[0])
     with pytest.raises(InputError, match=r'nothing to resume: .*checkpoint\.pt does not exist'):
         train(RECIPE, tmp_path, tiny_data[0], resume=True)
@@ -156,9 +156,8 @@ def test_an_interrupted_run_says_how_to_go_on_and_can_be_measured(tiny_data, tmp
         and 'epoch 1/4  lr 0.04381  train_loss ' in '\n'.join(rows)
         and ' left' in rows[-1]
     )
-    assert (
-        last.startswith(f'stopped in epoch 3 of 4; {tmp_path}/run holds the first 1. To go on: ') and '--resume' in last
-    )
+    assert last.startswith(f'stopped in epoch 3 of 4; {tmp_path}/run holds the network after epoch 1. To go on: ')
+    assert f'resnet-hub train -o {tmp_path}/run --resume' in last
     assert torch.backends.cudnn.benchmark == benchmark
     monkeypatch.undo()
     images = load_images('cifar10', 'train', tiny_data[0])
