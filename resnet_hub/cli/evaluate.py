@@ -204,7 +204,10 @@ def _configuration(name: str) -> dict[str, Any] | None:
 
         folder = Path(name.removeprefix('local-dir:'))
         check_folder(folder)
-        config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
+        try:
+            config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
+        except (OSError, ValueError):  # which the loading of the model reports
+            return None
         cfg = {**config, **config.get('pretrained_cfg', {})}
         return cfg if {'num_classes', 'input_size'} <= {*cfg} else None
     return timm.get_pretrained_cfg(name).to_dict() if timm.is_model_pretrained(name) else None
