@@ -45,7 +45,7 @@ def add(commands: Any) -> None:
         nargs='+',
         default=(),
         metavar='NAME',
-        help='hold an assumption although the file contradicts it; the refusal gives its name',
+        help='keep an assumption although the file contradicts it; the error message names it',
     )
     command.add_argument(
         '--to', metavar='LAYOUT', help="write one file with another code base's keys; an unknown name lists them"

@@ -16,10 +16,10 @@ SHOWN, CONTRADICTED, UNKNOWN = 'shown', 'contradicted', 'unknown'
 NAMES = {
     'relu': 'the activations are ReLU',
     'bare-stem': 'nothing (no max pooling) stands between the stem and the blocks',
-    'option-a': 'shortcuts without tensors are of option A: zero channels on both sides alike',
+    'option-a': 'shortcuts without tensors are of option A: half of the zero channels come before the others, half after them',
     'activated-projections': 'projections read the activated input',
     'stride-in-3x3': 'the stride of a bottleneck is in its 3×3 convolution',
-    'usual-layers': 'strides are 1, 2, 2(, 2) by stage, the stem is padded by 1, branches are added unscaled, the '
+    'usual-layers': 'every stage but the first has stride 2, the stem is padded by 1, branches are added unscaled, the '
     'pooling is average pooling, and the norms have eps 1e-5',
 }
 _OTHERS = {
@@ -78,7 +78,7 @@ def _judge(name: str, statistics: BatchNormStatistics | None, weights: str | Non
     if fit.best in ('', expected):
         return Assumption(name, text, SHOWN if fit.best else UNKNOWN, fit.evidence)
     other = _OTHERS.get(fit.best, f'the activations are {fit.best}, not ReLU')
-    return Assumption(name, text, CONTRADICTED, f'{other}, since {fit.evidence}')
+    return Assumption(name, text, CONTRADICTED, f'{other}: {fit.evidence}')
 
 
 def check_names(names: Collection[str]) -> None:
@@ -99,6 +99,6 @@ def refuse_contradicted(assumptions: list[Assumption], assume: Collection[str] =
     for item in assumptions:
         if item.outcome == CONTRADICTED and item.name not in assume:
             raise InputError(
-                f'the file contradicts that {item.text}: {item.evidence}{accuracy}; {OTHER}; or, if you know better, add '
-                f'--assume {item.name}, or --check with test images that it recognises'
+                f'{item.evidence}{accuracy}. This contradicts the assumption that {item.text}. So {OTHER}; or, if you know '
+                f'better, add --assume {item.name}, or measure it on test images with --check'
             )
