@@ -64,7 +64,9 @@ def _run(args: argparse.Namespace) -> None:
         return
     precision = 'int8' if report.int8 else 'float32'
     print(f'{report.path}: {FORMATS[report.format].title}, {precision}, {report.size:,} bytes')
-    print(f'  logits within {report.logit_error:.1e} of the largest; {report.norms_left} norms not folded')
+    print(
+        f'  largest error of a logit: {report.logit_error:.1e} of the largest logit; norms not folded: {report.norms_left}'
+    )
     if report.top1 is not None:
         print(
             f'  top-1 {report.top1:.2f} %, the network itself {report.network_top1:.2f} %; '

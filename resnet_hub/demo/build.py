@@ -74,7 +74,9 @@ def build_demo(
         raise InputError(f'a page shows one or two models, not {len(names)}')
     output = Path(output)
     if output.exists() and not (output.is_dir() and (force or not any(output.iterdir()))):
-        raise InputError(f'{output} exists and is not empty: give another folder, or force to replace a page in it')
+        raise InputError(
+            f'{output} exists and is not empty: give another folder, or replace the page in it with --force (force=True)'
+        )
     runtime = runtime_folder(runtime)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix='.demo-') as temporary:

@@ -148,7 +148,7 @@ def _target(output: str | Path, to: str | None, force: bool) -> tuple[Path, str]
         raise InputError(f'{output} does not end with {suffix}, the suffix of {FORMATS[to].title}')
     path = output if format_of(output) else output / f'model{suffix}'
     if path.exists() and not force:
-        raise InputError(f'{path} exists: give another name, or force to replace it')
+        raise InputError(f'{path} exists: give another name, or replace it with --force (force=True)')
     return path, to
 
 

@@ -156,7 +156,7 @@ def match_labels(images: Images | LabelledImages, names: Sequence[str], count: i
         missing = [name for name in images.classes if _plain(name) not in places]
         if missing:
             raise InputError(
-                f'the model has no class {", ".join(missing[:5])}{" …" * (len(missing) > 5)}: the classes of '
+                f'the model has no class {", ".join(map(repr, missing[:5]))}{" …" * (len(missing) > 5)}: the classes of '
                 f'{images.name} are {_listed(images.classes)}; those of the model are {_listed(names)}'
             )
         return torch.tensor([places[_plain(name)] for name in images.classes])[labels]

@@ -23,7 +23,8 @@ class MissingExtraError(ResnetHubError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
-            f"this needs the package {package}: pip install 'resnet-hub[{extra}]', or in a clone pip install -e '.[{extra}]'"
+            f'the package {package} is not installed; install it by '
+            f"pip install 'resnet-hub[{extra}]', or in a clone by pip install -e '.[{extra}]'"
         )
 
 
