@@ -209,7 +209,7 @@ def test_classes_are_matched_by_name(images):
         (
             ('cat', 'zebra'),
             names,
-            'no class zebra: the classes of images are cat, zebra; those of the model are airplane,',
+            "no class 'zebra': the classes of images are cat, zebra; those of the model are airplane,",
         ),
         (('cat', 'dog'), (), 'the model has 10 classes without names, images has 2: cat, dog'),
     ):
