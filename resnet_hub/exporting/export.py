@@ -81,7 +81,8 @@ def export(
         force: replace an existing file.
 
     Raises:
-        InputError: unusable arguments, an existing output, or a network that the format cannot hold.
+        InputError: unusable arguments, an existing output, or a network that the format cannot hold or whose logits are
+            not finite.
         ResnetHubError: the file does not compute what the network does.
         MissingExtraError: the tools of the format are not installed.
     """
@@ -115,6 +116,9 @@ def export(
             dynamic_batch=dynamic_batch,
         ),
     )
+    with torch.no_grad():
+        if not folded(options.example).isfinite().all():
+            raise InputError(f'{name} itself gives logits that are not finite (nan or inf): check its weights')
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix='.export-') as folder:
         written = Path(folder, path.name)
