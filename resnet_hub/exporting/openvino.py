@@ -11,7 +11,7 @@ from torch import nn
 
 from resnet_hub.exporting.options import INPUT, LOGITS, PICTURE, PROBABILITIES, Options
 from resnet_hub.exporting.preprocessing import Preprocessing
-from resnet_hub.inference.openvino import convert, quantise
+from resnet_hub.inference.openvino import convert
 from resnet_hub.runtimes.session import METADATA_KEY
 from resnet_hub.utils.errors import MissingExtraError
 
@@ -21,15 +21,13 @@ try:
 except ImportError:
     raise MissingExtraError('openvino', 'export') from None
 
-PACKAGES = ('openvino', 'nncf')
+PACKAGES = ('openvino', 'onnxruntime')
 
 
 def write(network: nn.Module, path: Path, options: Options) -> None:
     """Write a network with float32 or int8 weights."""
     count = -1 if options.dynamic_batch else options.example.shape[0]
-    model = convert(network, (count, *options.example.shape[1:]))
-    if options.calibration is not None:
-        model = quantise(model, options.calibration)
+    model = convert(network, (count, *options.example.shape[1:]), options.calibration)
     model.input(0).set_names({INPUT})
     model.output(0).set_names({LOGITS})
     if options.preprocessing:

@@ -106,7 +106,7 @@ def optimize(
         backend: 'openvino' lets OpenVINO compute, in float32 or int8, on the processor; it needs the extra `export`.
             None: PyTorch computes.
         int8: images as the network takes them, float32 (N, C, H, W), 300 for example, which set the ranges of the
-            activations: compute with 8-bit integers. Logits then differ a little, and so do 0.5 to 1.5 % of the
+            activations: compute with 8-bit integers. Logits then differ a little, and so does up to 1 % of the
             predictions. Do not take test images. Needs `backend`.
 
     Raises:
@@ -150,8 +150,8 @@ def _convert(model: nn.Module, example: Tensor | None, int8: Tensor | None) -> C
         raise InputError('the network does not say which size its images have: give example')
     size = cfg['input_size'][1:] if like is None else like.shape[2:]
     channels = getattr(model, 'in_chans', 3) if like is None else like.shape[1]
-    converted = openvino.convert(model.to(memory_format=torch.contiguous_format), (-1, channels, *size))
-    return compile_model(converted if int8 is None else openvino.quantise(converted, int8))
+    model = model.to(memory_format=torch.contiguous_format)
+    return compile_model(openvino.convert(model, (-1, channels, *size), int8))
 
 
 class _Tracer(fx.Tracer):

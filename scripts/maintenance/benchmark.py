@@ -504,7 +504,7 @@ def _nothing(settings: Settings) -> str:
 
 
 def has_export_extra() -> bool:
-    return all(find_spec(package) for package in ('onnx', 'onnxscript', 'onnxruntime', 'openvino', 'nncf'))
+    return all(find_spec(package) for package in ('onnx', 'onnxscript', 'onnxruntime', 'openvino'))
 
 
 class Section(NamedTuple):

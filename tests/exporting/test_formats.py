@@ -23,7 +23,7 @@ NAME = 'cifar_resnet8.cifar10'
 CAT = ROOT / 'tests' / 'images' / 'cat.jpg'
 NEEDS = {
     'onnx': ('onnx', 'onnxruntime', 'onnxscript'),
-    'openvino': ('openvino', 'nncf'),
+    'openvino': ('openvino', 'onnx', 'onnxruntime', 'onnxscript'),
     'pt2': (),
     'executorch': ('executorch',),
 }

@@ -147,7 +147,7 @@ def test_speeds(monkeypatch):
 
 
 def test_runtimes(monkeypatch):
-    for package in ('onnxscript', 'onnxruntime', 'openvino', 'nncf'):
+    for package in ('onnxscript', 'onnxruntime', 'openvino'):
         pytest.importorskip(package)
     monkeypatch.setattr(benchmark, 'IN_RUNTIMES', [benchmark.Net('cifar_resnet20', 2, {})])
     everything, float32 = benchmark.runtimes(benchmark.Settings(quick=True))
