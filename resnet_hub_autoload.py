@@ -1,7 +1,7 @@
-"""PyTorch's entry point: registers the models of resnet-hub with timm, without an import of resnet_hub.
+"""Register the models of resnet-hub with timm when torch is imported, so that users need not import resnet_hub.
 
-`import torch` ends with calling the entry points of the group `torch.backends`. This module lies beside the package,
-so that the variable can be looked at before anything of the package is imported.
+At its end `import torch` calls the entry points of the group `torch.backends`; `autoload` is one of them. This module
+is outside the package, so that RESNET_HUB_AUTOLOAD=0 prevents the import of the package itself.
 """
 
 import logging
@@ -9,7 +9,7 @@ import os
 
 
 def autoload() -> None:
-    """Import resnet_hub, unless RESNET_HUB_AUTOLOAD is 0. Never raises, since that would break `import torch`."""
+    """Import resnet_hub, unless RESNET_HUB_AUTOLOAD is 0. An error is logged, because it must not break `import torch`."""
     if os.environ.get('RESNET_HUB_AUTOLOAD') == '0':
         return
     try:

@@ -1,7 +1,7 @@
 """CIFAR-style ResNets for timm and torch.hub, with weights.
 
-Importing this package makes sure that timm has the models; the public names are imported at first use, so that the
-import itself stays light.
+Importing this package registers the models with timm. Each public name is imported at its first use, so that the import
+of the package stays fast.
 """
 
 from __future__ import annotations

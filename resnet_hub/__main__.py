@@ -1,4 +1,4 @@
-"""python -m resnet_hub: the command line."""
+"""Run the command line: `python -m resnet_hub` is the same as `resnet-hub`."""
 
 import sys
 

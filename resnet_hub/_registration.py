@@ -1,10 +1,10 @@
-"""Registers the models with timm, now or as soon as `timm.models` is imported.
+"""Register the models with timm, now or as soon as `timm.models` is imported.
 
-timm has no plug-in discovery. So importing this package puts a finder on `sys.meta_path` that waits for `timm.models`
-and registers the models when that module has run. It waits for `timm.models`, not for `timm`: `import timm` may be
-what imports torch, torch then imports this package, and `timm` is only half there.
+timm does not look for plug-ins. Therefore importing this package adds a finder to `sys.meta_path`, which registers the
+models right after `timm.models` has been imported. The finder waits for `timm.models`, not for `timm`: `import timm`
+may import torch, which then imports this package while `timm` is only partly initialised.
 
-A failure is logged, neither raised nor warned about: a plug-in must not break torch or timm, not even under
+A failure is logged. It is neither raised nor a warning, because a plug-in must not break torch or timm, not even under
 `python -W error`.
 """
 
@@ -23,7 +23,7 @@ _TARGET = 'timm.models'
 
 
 def install() -> None:
-    """Register now if `timm.models` is imported, else right after it will have been."""
+    """Register the models now if `timm.models` is already imported, else right after its import."""
     if _TARGET in sys.modules:
         register()
     else:
@@ -39,7 +39,7 @@ def register() -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds `timm.models` where the other finders do, and gives it a loader that registers our models."""
+    """Finds `timm.models` with the other finders, and gives it a loader that registers our models."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -60,9 +60,9 @@ class _Loader(Loader):
         self._loader = loader
 
     def __getattr__(self, name: str) -> object:
-        if name.startswith('_'):  # copy and pickle ask for those before there is a self._loader
+        if name.startswith('_'):  # copy and pickle look such names up before self._loader exists
             raise AttributeError(name)
-        return getattr(self._loader, name)  # whoever finds the module without running it may ask for its source
+        return getattr(self._loader, name)  # tools that do not run the module may ask its loader for the source
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
@@ -70,6 +70,6 @@ class _Loader(Loader):
     def exec_module(self, module: ModuleType) -> None:
         module.__loader__ = module.__spec__.loader = self._loader  # type: ignore[union-attr]
         self._loader.exec_module(module)
-        # a new list: a thread that walks along the old one would miss a finder if one before it were removed
+        # A new list, because another thread may be iterating over the old one and would skip a finder.
         sys.meta_path = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
         register()

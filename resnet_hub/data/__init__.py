@@ -1,1 +1,1 @@
-"""Labelled images and their augmentation."""
+"""Read labelled images, and augment them."""

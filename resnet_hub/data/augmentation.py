@@ -1,4 +1,4 @@
-"""Random changes of training images: crop, flip and cutout of each image, mixup and cutmix of each batch."""
+"""Change training images at random: crop, flip and cutout for each image, mixup and cutmix for each batch."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ class Draws(NamedTuple):
     the CPU.
     """
 
-    images: Tensor  #: int64 (steps, 6, B): index, row shift, column shift, mirrored, first row and column of the cutout
-    mix: Tensor  #: float32 (steps, 5): share of the image itself; top, bottom, left and right of the box of another one
+    #: int64 (steps, 6, B): index, row shift, column shift, whether mirrored, first row and first column of the cutout
+    images: Tensor
+    #: float32 (steps, 5): share of the image itself; top, bottom, left and right of the box that shows another image
+    mix: Tensor
 
     def at(self, step: Tensor) -> Draws:
         """Return the row of one step. `step` is int64 (1,) on the same device, so that a CUDA graph can advance it."""
@@ -40,7 +42,7 @@ class Augmentation:
     flip: str = 'random'  #: 'random'; 'alternating': each image is mirrored in every other epoch; 'none'
     cutout: int = 0  #: side of a square that is set to the mean (DeVries & Taylor 2017), in pixels
     mixup: float = 0.0  #: alpha of mixup (Zhang et al. 2018); 0 for none
-    cutmix: float = 0.0  #: alpha of cutmix (Yun et al. 2019); 0 for none; with mixup, each batch gets one of both
+    cutmix: float = 0.0  #: alpha of cutmix (Yun et al. 2019); 0 for none; with mixup too, each batch gets one of them
 
     def __post_init__(self) -> None:
         if self.padding not in ('reflect', 'zeros'):
@@ -49,15 +51,15 @@ class Augmentation:
             raise InputError(f'flip must be one of {", ".join(map(repr, FLIPS))}, not {self.flip!r}')
 
     def draw(self, pixels: Tensor, batch_size: int, seed: int, epoch: int) -> Draws:
-        """Draw what an epoch needs. The same seed and epoch give the same numbers.
+        """Draw the random numbers of an epoch. The same seed and epoch give the same numbers.
 
-        Every image occurs once. The images that are left over after the last full batch are left out.
+        Each image occurs at most once. Images that do not fill a last batch are left out.
 
         Args:
-            pixels: uint8 (N, H, W, 3); only its shape matters.
+            pixels: uint8 (N, H, W, C); only its shape matters.
             batch_size: images per step.
-            seed: of the run.
-            epoch: from 0.
+            seed: seed of the run.
+            epoch: number of the epoch, from 0.
         """
         count, height, width = pixels.shape[:3]
         steps = count // batch_size
@@ -82,7 +84,7 @@ class Augmentation:
         chance = 1.0 if not self.mixup else 0.5 if self.cutmix else 0.0
         cut = random.random(steps) < chance
         share = np.where(cut, random.beta(self.cutmix or 1, self.cutmix or 1, steps), 0)
-        side = np.sqrt(1 - share)  # of the box, as a part of the image's side
+        side = np.sqrt(1 - share)  # side of the box, as a part of the image's side
         centre = random.random((2, steps))
         mix[:, 0] = np.where(cut, 1, random.beta(self.mixup or 1, self.mixup or 1, steps))
         for first, middle, size in ((1, centre[0], height), (3, centre[1], width)):
@@ -100,13 +102,13 @@ class Augmentation:
         Args:
             images: all training images.
             draws: the row of the step, on the device of `images`.
-            mean: per channel, for pixels in 0 … 1.
-            std: per channel.
+            mean: mean of each channel, for pixels scaled to 0 … 1.
+            std: standard deviation of each channel.
             classes: number of classes.
 
         Returns:
-            Images, float32 (B, C, H, W), and labels, int64 (B,); with mixup or cutmix shares of classes,
-            float32 (B, classes).
+            Images, float32 (B, C, H, W), and their labels, int64 (B,). With mixup or cutmix the labels are shares of
+            the classes, float32 (B, classes).
         """
         index = draws.images[0]
         x, y = normalise(self._crop(images.pixels, draws.images), mean, std), images.labels[index]
@@ -115,7 +117,7 @@ class Augmentation:
         return self._mix(x, F.one_hot(y, classes).float(), draws.mix) if self.mixup or self.cutmix else (x, y)
 
     def _crop(self, pixels: Tensor, draws: Tensor) -> Tensor:
-        """Return randomly cropped and mirrored copies, uint8 (B, H, W, 3), by one gather."""
+        """Return randomly cropped and mirrored copies, uint8 (B, H, W, C), with one gather operation."""
         index, down, right, mirrored = draws[:4]
         height, width = pixels.shape[1:3]
         rows = torch.arange(height, device=pixels.device) + down[:, None]
@@ -128,7 +130,7 @@ class Augmentation:
         return out if self.padding == 'reflect' else out * inside[..., None]
 
     def _cutout(self, x: Tensor, draws: Tensor) -> Tensor:
-        """Say which pixels of images (B, C, H, W) are cut out, bool (B, H, W)."""
+        """Return which pixels of images (B, C, H, W) are cut out, bool (B, H, W)."""
         rows, columns = (
             _between(size, start, start + self.cutout)
             for size, start in zip(x.shape[2:], draws[4:, :, None], strict=True)
@@ -137,23 +139,23 @@ class Augmentation:
 
     @staticmethod
     def _mix(x: Tensor, targets: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix every image (B, C, H, W), and its target (B, classes), with the one before it in the batch."""
+        """Mix each image (B, C, H, W) and its target (B, classes) with the image and target before it in the batch."""
         share, top, bottom, left, right = draws
         height, width = x.shape[2:]
         box = _between(height, top, bottom)[:, None] & _between(width, left, right)
-        own = share * ~box  # part of each pixel, (H, W), that is the image's own
+        own = share * ~box  # (H, W): the weight of the image itself in each pixel
         mixed = torch.lerp(x.roll(1, 0), x, own)
         return mixed, torch.lerp(targets.roll(1, 0), targets, own.mean())
 
 
 def _between(size: int, start: Tensor, end: Tensor) -> Tensor:
-    """Say which of 0 … size - 1 lie in start … end - 1, bool; broadcast."""
+    """Return which of 0 … size - 1 lie in start … end - 1, as bool. `start` and `end` are broadcast."""
     position = torch.arange(size, device=start.device)
     return (position >= start) & (position < end)
 
 
 def resize(x: Tensor, size: int | None) -> Tensor:
-    """Resize (N, C, H, W) to (N, C, size, size), bilinear with antialiasing; None leaves the images as they are."""
+    """Resize images (N, C, H, W) to (N, C, size, size), bilinear with antialiasing. With None nothing changes."""
     if size is None or (size, size) == x.shape[2:]:
         return x
     return F.interpolate(x, (size, size), mode='bilinear', antialias=True)

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from resnet_hub.utils.errors import InputError
 
-#: formats that Pillow can only write, knows by name alone, or hands on to another program
+#: formats that Pillow can only write or only recognise, or for which it runs another program
 _NOT_DECODED = {'BUFR', 'EPS', 'GRIB', 'HDF5', 'MPEG', 'PALM', 'PDF', 'WMF'}
 
-
-#: formats that keep an orientation nowhere but in these entries of `info`; to look for it in another way takes long
+#: formats whose images have no orientation unless `info` has one of the entries `_ORIENTED`; `getexif` is slower
 _WITHOUT_EXIF = {None, 'PNG', 'JPEG', 'WEBP', 'GIF', 'BMP'}
 _ORIENTED = {'exif', 'Raw profile type exif', 'xmp', 'XML:com.adobe.xmp'}
 
@@ -89,7 +88,7 @@ def as_8_bit(image: Image.Image, channels: int = 3) -> Image.Image:
 
 
 def as_tensor(image: Image.Image) -> Tensor:
-    """Return the pixels of an RGB or grey image, uint8 (H, W, C). numpy's way takes half as long as decoding 32×32."""
+    """Return the pixels of an RGB or grey image, uint8 (H, W, C). This is faster than a conversion by numpy."""
     return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(image.height, image.width, -1)
 
 
@@ -111,7 +110,8 @@ def _upright(image: Image.Image) -> Image.Image:
 def _scale_to_8_bit(image: Image.Image) -> Image.Image:
     """Scale grey values of 16 bits, 32 bits or floats to 0 … 255. Pillow itself would clip them.
 
-    32 bits and floats have no convention. White is the smallest of 1 (floats only), 255 and 65535 that no value exceeds.
+    For 32 bits and floats there is no convention which value is white. It is taken to be 1 (floats only), 255 or 65535:
+    the smallest one that no pixel exceeds.
     """
     values = np.asarray(image, dtype=np.float64)
     whites = {'F': (1, 255, 65535), 'I': (255, 65535)}.get(image.mode, (65535,))

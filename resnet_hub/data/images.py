@@ -1,4 +1,4 @@
-"""Labelled images as one tensor, and random batches of them."""
+"""Labelled images as one tensor."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ from resnet_hub.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Images:
-    """Decoded images of one size, with their labels, on any device.
+    """Decoded images of one size with their labels, on any device.
 
-    `resnet_hub.read_labelled(path).load()` makes one from files. `images[100:200]` is a part of them.
+    `resnet_hub.read_labelled(path).load()` makes this object from files. `images[100:200]` selects a part of it.
     """
 
     pixels: Tensor  #: uint8 (N, H, W, C), 0 … 255, with C = 3 (RGB) or 1 (grey)
     labels: Tensor  #: int64 (N,), positions in `classes`
-    classes: tuple[str, ...] = ()  #: names of the classes; empty if the data do not say
-    name: str = 'images'  #: what tables and messages call them
+    classes: tuple[str, ...] = ()  #: names of the classes; empty if the data do not name them
+    name: str = 'images'  #: name of the images in tables and messages
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: Tensor | slice) -> Images:
+        """Return the images of a slice, or of an int64 or bool tensor of positions."""
         return replace(self, pixels=self.pixels[index], labels=self.labels[index])
 
     def to(self, device: torch.device | str) -> Images:
+        """Return the images with pixels and labels on a device."""
         return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
 
     def check(self) -> Images:
-        """Return the images, if type and shape of pixels and labels are as described above.
+        """Return the images unchanged if pixels and labels have the dtypes and shapes that this class describes.
 
         Raises:
-            InputError: they are not; the message says how to convert them.
+            InputError: they have not; the message says how to convert them.
         """
         pixels, labels = self.pixels, self.labels
         if pixels.dtype != torch.uint8:
@@ -53,7 +55,7 @@ class Images:
 
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 (N, H, W, C) to float32 (N, C, H, W) in channels_last order: (x / 255 - mean) / std."""
+    """Return (x / 255 - mean) / std of pixels, from uint8 (N, H, W, C) to float32 (N, C, H, W) in channels_last order."""
     shift, scale = (_in_pixels(tuple(values), pixels.device) for values in (mean, std))
     return ((pixels.float() - shift) / scale).permute(0, 3, 1, 2)
 

@@ -20,17 +20,18 @@ from resnet_hub.data.images import Images
 from resnet_hub.utils.distributed import world_size
 from resnet_hub.utils.errors import InputError
 
-_FEW = 1000  #: so many images are decoded before worker processes have started
+_FEW = 1000  #: up to this number of images, one process is faster than starting workers
 
 
 @dataclass(frozen=True)
 class LabelledImages:
     """Labelled images of any size and mode, as `read_labelled` finds them."""
 
-    items: Sequence[Any]  #: a path, encoded bytes, or uint8 array (H, W), (H, W, 1) or (H, W, 3) for each image
+    #: for each image a path, its encoded bytes, or a uint8 array (H, W), (H, W, 1) or (H, W, 3)
+    items: Sequence[Any]
     labels: Tensor  #: int64 (N,), positions in `classes`; -1 for an image without a label
-    classes: tuple[str, ...] = ()  #: names of the classes; empty if the data do not say
-    name: str = 'images'  #: what tables and messages call them
+    classes: tuple[str, ...] = ()  #: names of the classes; empty if the data do not name them
+    name: str = 'images'  #: name of the images in tables and messages
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -77,7 +78,7 @@ class LabelledImages:
             num_workers=workers if workers > 1 else 0,
             collate_fn=_stack,
         )
-        with warnings.catch_warnings():  # Python 3.12 warns of any fork in a process with threads
+        with warnings.catch_warnings():  # Python 3.12 warns about any fork in a process with threads
             warnings.filterwarnings('ignore', 'This process .* is multi-threaded', DeprecationWarning)
             iterator = iter(loader)
         for batch in iterator:
@@ -89,9 +90,13 @@ class LabelledImages:
         """Decode all images into one tensor.
 
         Args:
-            size: height and width that every image gets: the shorter side is resized to it (bicubic), and the centre
-                is cut out, as timm does for evaluation. None keeps the size, which must be the same for all images.
+            size: height and width of the result in pixels. The shorter side of each image is resized to it (bicubic),
+                and the centre is cut out, as timm does for evaluation. None keeps the size of the images, which must
+                be the same for all.
             channels: 3 for RGB, 1 for grey.
+
+        Returns:
+            The images with pixels uint8 (N, H, W, channels) on the CPU.
 
         Raises:
             InputError: there are no images, their sizes differ, or one is broken.
@@ -115,7 +120,7 @@ class LabelledImages:
 
 
 class _Subset(Sequence[Any]):
-    """Some items of a sequence, read when they are asked for."""
+    """Some items of a sequence. Each is read when it is used."""
 
     def __init__(self, items: Sequence[Any], positions: list[int]) -> None:
         self.items, self.positions = items, positions
@@ -128,7 +133,7 @@ class _Subset(Sequence[Any]):
 
 
 class _ToPixels:
-    """Turn a PIL image into uint8 (H, W, C) of one size."""
+    """Turns a PIL image into uint8 (H, W, C) of one size."""
 
     def __init__(self, width: int, height: int, resize: bool) -> None:
         self.size, self.resize = (width, height), resize
@@ -143,7 +148,7 @@ class _ToPixels:
 
 
 class _Decoder(Dataset[Any]):
-    """Decode and transform images in a worker process of a DataLoader. An error is returned, not raised."""
+    """Decodes and transforms images in a worker process of a DataLoader. Returns an error instead of raising it."""
 
     def __init__(self, images: LabelledImages, transform: Callable[[Image.Image], Any], channels: int) -> None:
         self.images, self.transform, self.channels = images, transform, channels

@@ -1,6 +1,7 @@
-"""Read labelled images from the formats in which people keep them: one short reader for each, in one table.
+"""Read labelled images from many formats: one short reader for each format, all in one table.
 
-A reader takes a path and the name of a split. It returns None for a path that is not in its format.
+A reader takes a path, the name of a split, and the known data set that is wanted, or None. It returns None for a path
+that is not in its format.
 """
 
 from __future__ import annotations
@@ -41,18 +42,22 @@ def read_labelled(
     dataset: str | None = None,
     need_labels: bool = True,
 ) -> LabelledImages:
-    """Find labelled images of any format. They are decoded later, when they are needed.
+    """Find labelled images in any format. They are decoded later, when they are used.
 
     Args:
         source: a file or folder; 'hf://datasets/OWNER/NAME', optionally with '@REVISION' and '/SUBFOLDER'; or the name
             of a known data set ('cifar10'), which is fetched from the Hub.
-        split: 'train', 'val' or 'test'. Without a test split, 'test' reads the validation split. Folders of class
-            folders that are not divided into splits are read as they are.
-        dataset: a known data set that the images must be of. Where `source` has a folder of this name, that is read.
-        need_labels: False also reads images without labels, whose label is then -1.
+        split: 'train', 'val' or 'test'. If there is no test split, 'test' reads the validation split. A folder of class
+            folders without splits is read completely, whatever the split.
+        dataset: the name of the known data set to which the images must belong. If `source` has a folder of this name,
+            the folder is read.
+        need_labels: False also reads images without labels; their label is -1.
+
+    Returns:
+        The images of the split, not decoded yet.
 
     Raises:
-        InputError: nothing there, no such split, an unknown format, damaged files, or missing labels.
+        InputError: `source` does not exist, has no such split or an unknown format, is damaged, or lacks labels.
         ResnetHubError: the Hub cannot be reached.
         MissingExtraError: the format needs a package that is not installed.
     """
@@ -82,10 +87,13 @@ def load_images(name: str, split: str, folder: str | Path | None = None) -> Imag
     Args:
         name: data set ('cifar10', 'cifar100', 'svhn').
         split: 'train' or 'test'.
-        folder: holds the images in any format of `read_labelled`; None fetches them from the Hub.
+        folder: holds the images in any format that `read_labelled` reads; None downloads them from the Hub.
+
+    Returns:
+        Images with pixels uint8 (N, 32, 32, 3) and labels int64 (N,).
 
     Raises:
-        InputError: there are no such files, or they are damaged or of another data set.
+        InputError: there are no such files, or they are damaged or belong to another data set.
         ResnetHubError: the Hub cannot be reached.
         MissingExtraError: a package is not installed.
     """
@@ -111,9 +119,14 @@ def _check_labels(images: LabelledImages, need_labels: bool) -> None:
     smallest, largest = int(images.labels.min()), int(images.labels.max())
     if smallest < 0 and need_labels:
         count = int((images.labels < 0).sum())
-        raise InputError(f'{images.name}: {count:,} of {len(images):,} images have no label; choose a split that has')
+        raise InputError(
+            f'{images.name}: {count:,} of {len(images):,} images have no label; choose a split with labels'
+        )
     if images.classes and largest >= len(images.classes):
-        raise InputError(f'{images.name}: label {largest}, but only {len(images.classes)} classes')
+        raise InputError(
+            f'{images.name} has the label {largest}, but only {len(images.classes)} classes: labels must be from 0 to '
+            f'{len(images.classes) - 1}'
+        )
 
 
 # --------------------------------------------------------------------------------------------------------- the Hub
@@ -147,7 +160,7 @@ def _download(repo: str, revision: str | None, folder: str, split: str) -> Path:
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import RevisionNotFoundError
 
-    if constants.HF_HUB_OFFLINE:  # only the cache can tell which files there are
+    if constants.HF_HUB_OFFLINE:  # only the cache shows which files there are
         cached: Any = {'revision': revision, 'allow_patterns': f'*{split}*.parquet'}
         return Path(snapshot_download(repo, repo_type='dataset', **cached)) / folder
     for branch in (revision,) if revision else (None, 'refs/convert/parquet'):
@@ -177,9 +190,9 @@ def _download(repo: str, revision: str | None, folder: str, split: str) -> Path:
 
 
 def _of_split(files: Sequence[Any], split: str, where: object) -> list[Any]:
-    """Return the files of a split, by the beginning of their names or by the name of their folder.
+    """Return the files of a split. The beginning of a file's name, or the name of its folder, shows its split.
 
-    All files are returned where no name tells of any split.
+    If no name shows any split, all files are returned.
     """
 
     def belongs(file: Any, name: str) -> bool:
@@ -199,7 +212,7 @@ def _of_split(files: Sequence[Any], split: str, where: object) -> list[Any]:
 
 
 def _parquet(path: Path, split: str, row: Dataset | None) -> LabelledImages | None:
-    """Parquet with a column of encoded images and a column of labels, as the Hub's data sets have them."""
+    """Read parquet files with a column of encoded images and a column of labels, like the Hub's data sets."""
     if path.is_file():
         files = [path] if path.suffix == '.parquet' else []
     else:
@@ -221,17 +234,17 @@ def _parquet(path: Path, split: str, row: Dataset | None) -> LabelledImages | No
     except (OSError, pa.ArrowException) as error:
         reason = ' '.join(str(error).split())
         raise InputError(
-            f'{files[0]} cannot be read ({reason}); if one of its files is damaged, download it again'
+            f'{files[0]} or a file beside it cannot be read ({reason}); if a file is damaged, download it again'
         ) from error
     known = next((key for key, r in DATASETS.items() if (r.image, r.label, r.classes) == (image, label, classes)), None)
     return LabelledImages(items, labels, classes, known or path.resolve().stem)
 
 
 def _columns(file: Path, row: Dataset | None) -> tuple[str, str | None, tuple[str, ...]]:
-    """Return the image column, the label column and the names of its classes.
+    """Return the name of the image column, the name of the label column, and the names of the classes.
 
-    They are those of the data set `row`, or the first Image and the first ClassLabel that the Hub's metadata
-    describe, or the first column that looks like one.
+    For a known data set, `row` names the columns. Else they are the first Image and the first ClassLabel in the Hub's
+    metadata. Without metadata, they are the first columns that look like images and labels.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -255,12 +268,15 @@ def _columns(file: Path, row: Dataset | None) -> tuple[str, str | None, tuple[st
     named = [name for name in ('label', 'labels', 'fine_label', 'class', 'target', 'y') if name in schema.names]
     label = row.label if row else first([*of_type('ClassLabel'), *named])
     if image is None:
-        raise InputError(f'{file} has no column of encoded images: its columns are {", ".join(schema.names)}')
+        raise InputError(
+            f'{file} has no column of encoded images: its columns are {", ".join(schema.names)}; give another file, or '
+            f'{FORMATS}'
+        )
     return image, label, tuple(features.get(label, {}).get('names', ()))
 
 
 def _parquet_labels(files: Sequence[Path], column: str | None, classes: tuple[str, ...]) -> tuple[Tensor, Any]:
-    """Return the labels of all rows and the names of the classes. Labels that are text are their own names."""
+    """Return the labels of all rows and the names of the classes. Labels that are text are the names themselves."""
     import pyarrow.parquet as pq
 
     if column is None:
@@ -280,7 +296,7 @@ def _parquet_labels(files: Sequence[Path], column: str | None, classes: tuple[st
 
 
 class _ParquetItems(Sequence[Any]):
-    """The encoded images of parquet files. The memory holds one row group at a time."""
+    """The encoded images of parquet files. Only one row group is in memory at a time."""
 
     def __init__(self, files: Sequence[str], column: str) -> None:
         import pyarrow.parquet as pq
@@ -321,7 +337,7 @@ class _ParquetItems(Sequence[Any]):
 
 
 def _class_folders(path: Path, split: str, row: Dataset | None) -> LabelledImages | None:
-    """A folder for each class, below a folder for each split or not; torchvision calls it ImageFolder."""
+    """Read a folder with a folder for each class (torchvision's ImageFolder), or with such a folder for each split."""
     if not path.is_dir():
         return None
     folders = {child.name.lower(): child for child in sorted(path.iterdir()) if child.is_dir()}
@@ -347,22 +363,25 @@ def _class_folders(path: Path, split: str, row: Dataset | None) -> LabelledImage
 
 
 def _image_list(path: Path, split: str, row: Dataset | None) -> LabelledImages | None:
-    """A text file with a path and a label on each line, as OpenOOD has them.
+    """Read a text file with a path and a label on each line, as OpenOOD has them.
 
-    Paths start from the folder of the list, from one of the folders above it, or from a folder inside one of these
-    (OpenOOD: benchmark_imglist/cifar10/test_cifar10.txt beside images_classic/).
+    The paths are relative to the folder of the list, to a folder above it, or to a folder in one of these. In OpenOOD
+    the list is benchmark_imglist/cifar10/test_cifar10.txt, and its paths are relative to images_classic/.
     """
     if path.suffix != '.txt' or not path.is_file():
         return None
     rows = [line.rsplit(maxsplit=1) for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
     wrong = next((i for i, r in enumerate(rows, 1) if len(r) != 2 or not re.fullmatch(r'-?\d+', r[1])), None)
     if wrong or not rows:
-        raise InputError(f'{path}: line {wrong or 1} is not a path and a whole number, as "cat/1.png 3" is')
+        raise InputError(f'{path}: line {wrong or 1} must be a path and a whole number, such as "cat/1.png 3"')
     parents = [*path.resolve().parents][:4]
     roots = (root for parent in parents for root in (parent, *sorted(p for p in parent.iterdir() if p.is_dir())))
     root = next((root for root in roots if (root / rows[0][0]).is_file()), None)
     if root is None:
-        raise InputError(f'{path}: {rows[0][0]} is in no folder beside or above the list; move the list beside them')
+        raise InputError(
+            f'{path}: {rows[0][0]} is in no folder beside or above the list; move the list into the folder from which '
+            'its paths start'
+        )
     return LabelledImages([root / r[0] for r in rows], torch.tensor([int(r[1]) for r in rows]), name=path.stem)
 
 
@@ -383,7 +402,7 @@ _PAIRS = (
 
 
 def _npz(path: Path, split: str, row: Dataset | None) -> LabelledImages | None:
-    """A .npz file with an array of images and an array of labels."""
+    """Read a .npz file with an array of images and an array of labels."""
     if path.suffix != '.npz' or not path.is_file():
         return None
     try:
@@ -399,7 +418,7 @@ def _npz(path: Path, split: str, row: Dataset | None) -> LabelledImages | None:
 
 
 def _npy(path: Path, split: str, row: Dataset | None) -> LabelledImages | None:
-    """An array of images in one .npy file, and an array of labels in another (CIFAR-10-C, CIFAR-10.1)."""
+    """Read an array of images from one .npy file, and an array of labels from another (CIFAR-10-C, CIFAR-10.1)."""
     if path.is_dir():
         files = [file for file in sorted(path.glob('*.npy')) if not re.search('label|^y', file.stem)]
         of_split = [file for file in files if any(name in file.stem.lower() for name in _SPLITS[split])]
@@ -432,7 +451,10 @@ def _from_arrays(pixels: np.ndarray, labels: np.ndarray, path: Path) -> Labelled
         raise InputError(f'{path}: the images are {pixels.dtype} of the shape {pixels.shape}, expected {wanted}')
     labels = labels.reshape(-1)
     if labels.dtype.kind not in 'iu' or len(labels) != len(pixels):
-        raise InputError(f'{path}: {len(pixels):,} images, but {len(labels):,} labels of type {labels.dtype}')
+        raise InputError(
+            f'{path} has {len(pixels):,} images, but {len(labels):,} labels of type {labels.dtype}: one whole number '
+            'for each image was expected'
+        )
     places = [part.lower() for part in path.resolve().parts[-3:]]
     known = next((data for key, data in _ARRAYS.items() if any(part.startswith(key) for part in places)), None)
     return LabelledImages(
@@ -441,7 +463,7 @@ def _from_arrays(pixels: np.ndarray, labels: np.ndarray, path: Path) -> Labelled
 
 
 def _svhn(path: Path, split: str, row: Dataset | None) -> LabelledImages | None:
-    """SVHN's test_32x32.mat, and the folder that torchvision downloads it to."""
+    """Read SVHN's test_32x32.mat, or the folder into which torchvision downloads it."""
     file = path / f'{split}_32x32.mat' if path.is_dir() else path
     if file.suffix != '.mat' or not file.is_file():
         return None
@@ -462,7 +484,7 @@ def _svhn(path: Path, split: str, row: Dataset | None) -> LabelledImages | None:
 
 
 def _cifar_batches(path: Path, split: str, row: Dataset | None) -> LabelledImages | None:
-    """cifar-10-batches-py and cifar-100-python, as torchvision's CIFAR10 and CIFAR100 download them."""
+    """Read cifar-10-batches-py and cifar-100-python, the folders that torchvision's CIFAR10 and CIFAR100 download."""
     for folder, dataset, files in (
         ('cifar-10-batches-py', 'cifar10', {'train': [f'data_batch_{i}' for i in range(1, 6)], 'test': ['test_batch']}),
         ('cifar-100-python', 'cifar100', {'train': ['train'], 'test': ['test']}),
@@ -479,9 +501,10 @@ def _cifar_batches(path: Path, split: str, row: Dataset | None) -> LabelledImage
 
 
 def _read_batch(file: Path) -> dict[str, Any]:
-    """Read a batch: a dictionary with an array and lists, which its authors wrote with pickle.
+    """Read a batch: a dictionary with an array and lists, which the authors of CIFAR wrote with pickle.
 
-    No code of the file runs. Everything that it names is refused, except arrays, for which classes of ours stand in.
+    No code of the file runs. `_ArraysOnly` replaces numpy's arrays by `_PickledArray`, and refuses every other class
+    and function.
     """
     try:
         with open(file, 'rb') as stream:
@@ -496,7 +519,7 @@ def _read_batch(file: Path) -> dict[str, Any]:
 
 
 class _PickledArray:
-    """Stands in for numpy's functions that rebuild an array or a dtype; keeps their arguments and does nothing."""
+    """Replaces numpy's functions that rebuild an array or a dtype. It only stores their arguments."""
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments: tuple[Any, ...] = arguments
@@ -525,12 +548,15 @@ class _ArraysOnly(pickle.Unpickler):
         package = module.partition('.')[0]
         if package == 'numpy' and name in ('_reconstruct', 'ndarray', 'dtype'):
             return _PickledArray
-        if (module, name) == ('_codecs', 'encode'):  # Python 3 writes bytes so
+        if (module, name) == ('_codecs', 'encode'):  # Python 3 writes bytes in this way
             return _to_bytes
-        raise InputError(f'the file names {module}.{name}, which no batch of CIFAR needs; it was not loaded')
+        raise InputError(
+            f'the file asks for {module}.{name}, which no batch of CIFAR needs; it was not loaded, download the data '
+            'set again'
+        )
 
 
 _Reader = Callable[[Path, str, Dataset | None], LabelledImages | None]
 
-#: tried in this order
+#: the readers, in the order in which they are tried
 _READERS: tuple[_Reader, ...] = (_parquet, _npz, _npy, _svhn, _image_list, _cifar_batches, _class_folders)

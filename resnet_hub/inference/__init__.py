@@ -1,1 +1,1 @@
-"""Predict, evaluate, optimize."""
+"""Predict, evaluate and optimize networks."""

@@ -1,4 +1,4 @@
-"""Measure a network on corrupted images in the files of CIFAR-10-C and CIFAR-100-C.
+"""Measure a network on corrupted images: the files of CIFAR-10-C and CIFAR-100-C.
 
 Hendrycks and Dietterich 2019, https://arxiv.org/abs/1903.12261. Each file has the test images at five severities.
 """
@@ -29,20 +29,20 @@ CORRUPTIONS = (
     *('contrast', 'elastic_transform', 'pixelate', 'jpeg_compression'),
 )
 
-#: meant for validation, and not part of the mean
+#: four more corruptions, which the paper keeps for validation; they are not part of the mean
 EXTRA_CORRUPTIONS = ('speckle_noise', 'gaussian_blur', 'spatter', 'saturate')
 
 
 @dataclass(frozen=True)
 class CorruptionMetrics:
-    """Accuracy on corrupted images."""
+    """Accuracy on corrupted images, as `evaluate_corruptions` measures it."""
 
     data: str  #: name of the folder
-    top1: dict[str, tuple[float, ...]]  #: accuracy in % at the severities 1 to 5, by corruption
+    top1: dict[str, tuple[float, ...]]  #: for each corruption, the accuracy in % at the severities 1 to 5
 
     @property
     def mean_top1(self) -> float | None:
-        """Return the mean over the corruptions of the paper and all severities in %; None if none of them is here."""
+        """Return the mean in % over the corruptions of the paper and all severities; None if the folder has none."""
         values = [fmean(self.top1[name]) for name in CORRUPTIONS if name in self.top1]
         return round(fmean(values), 4) if values else None
 
@@ -58,7 +58,7 @@ class CorruptionMetrics:
 
 
 def corruption_files(folder: str | Path) -> dict[str, Path]:
-    """Return the files of a folder by corruption, those of the paper first; none if it is another folder."""
+    """Return the file of each corruption in a folder, those of the paper first; {} if there is no labels.npy."""
     files = {name: Path(folder) / f'{name}.npy' for name in (*CORRUPTIONS, *EXTRA_CORRUPTIONS)}
     if not (Path(folder) / 'labels.npy').is_file():
         return {}
@@ -66,12 +66,15 @@ def corruption_files(folder: str | Path) -> dict[str, Path]:
 
 
 def evaluate_corruptions(model: nn.Module | str, folder: str | Path, *, batch_size: int = 500) -> CorruptionMetrics:
-    """Measure a network on every corruption in a folder. The memory holds one corruption at a time.
+    """Measure a network on every corruption in a folder. Only one corruption is in memory at a time.
 
     Args:
-        model: a classifier with a timm `pretrained_cfg`, or a name that `load_model` takes.
-        folder: CIFAR-10-C or CIFAR-100-C, unpacked.
-        batch_size: images at a time.
+        model: a classifier with a timm `pretrained_cfg`, or its name, see `load_model`.
+        folder: the unpacked folder CIFAR-10-C or CIFAR-100-C.
+        batch_size: number of images in a batch.
+
+    Returns:
+        The accuracy at each corruption and severity.
 
     Raises:
         InputError: the folder has no such files, or the network has other classes.
@@ -88,7 +91,9 @@ def evaluate_corruptions(model: nn.Module | str, folder: str | Path, *, batch_si
 def _by_severity(model: nn.Module, file: Path, batch_size: int) -> tuple[float, ...]:
     images = read_labelled(file).load()
     if len(images) % SEVERITIES:
-        raise InputError(f'{file} has {len(images):,} images, which are not five severities of equal size')
+        raise InputError(
+            f'{file} has {len(images):,} images, which cannot be {SEVERITIES} severities of equal size: download it again'
+        )
     logits = compute_outputs(model, images, batch_size=batch_size).logits
     labels = match_labels(images, class_names(model, logits.shape[1]), logits.shape[1])
     hits = (logits.argmax(1) == labels).double().view(SEVERITIES, -1)

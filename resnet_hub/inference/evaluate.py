@@ -1,4 +1,4 @@
-"""How good a classifier is on labelled images."""
+"""Measure how good a classifier is on labelled images."""
 
 from __future__ import annotations
 
@@ -30,19 +30,26 @@ _SUMMARY = ('top1', 'top5', 'nll', 'ece', 'images')
 
 @dataclass(frozen=True)
 class Metrics:
-    """What is measured on labelled images; equal where the predictions are, whatever the speed."""
+    """The figures that `evaluate` measures. Comparisons with == leave out the speed."""
 
     top1: float  #: accuracy in %
-    top5: float  #: images whose class is among the five likeliest, in %
+    top5: float  #: share of the images whose class is among the five likeliest, in %
     nll: float  #: mean negative log-likelihood of the true class, in nats
     ece: float  #: expected calibration error over 15 bins, in %
-    images: int
-    confusion: tuple[tuple[int, ...], ...] = field(repr=False)  #: images by true class (row) and predicted one (column)
-    images_per_second: float = field(default=0.0, compare=False)  #: of the network's pass alone
+    images: int  #: number of images
+    #: number of images of each true class (row) and predicted class (column)
+    confusion: tuple[tuple[int, ...], ...] = field(repr=False)
+    images_per_second: float = field(default=0.0, compare=False)  #: speed of the network alone, without decoding
 
     @classmethod
     def from_logits(cls, logits: Tensor, labels: Tensor, images_per_second: float = 0.0) -> Metrics:
-        """Measure logits (N, C) of any floating dtype against labels, int64 (N,), 0 … C - 1."""
+        """Compare logits with labels.
+
+        Args:
+            logits: (N, C), any floating dtype.
+            labels: int64 (N,), 0 … C - 1.
+            images_per_second: the speed to store in the result.
+        """
         logits = logits.double()
         count, classes = logits.shape
         ranked = logits.topk(min(5, classes)).indices
@@ -61,28 +68,27 @@ class Metrics:
 
     @property
     def per_class(self) -> tuple[float | None, ...]:
-        """Accuracy in % by class; None for a class without images."""
+        """Return the accuracy in % of each class; None for a class without images."""
         return tuple(
             round(100 * row[label] / sum(row), 4) if any(row) else None for label, row in enumerate(self.confusion)
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures that fit into one row, the same at every evaluation."""
+        """Return the figures that make one row of a table: all but the confusion and the speed."""
         return {name: getattr(self, name) for name in _SUMMARY}
 
 
 def expected_calibration_error(confidence: Tensor, correct: Tensor, bins: int = 15) -> float:
-    """|accuracy - mean confidence| of the predictions in each bin ((m - 1) / M, m / M], weighted by their share.
+    """Return the expected calibration error, from 0 to 1.
 
-    Guo et al. 2017, On Calibration of Modern Neural Networks, eq. 3.
+    The predictions are sorted by confidence into M bins ((m - 1) / M, m / M]. The error is the mean over the bins of
+    |accuracy - mean confidence|, weighted by the number of predictions in the bin. Guo et al. 2017, On Calibration of
+    Modern Neural Networks, eq. 3.
 
     Args:
         confidence: probability of the predicted class, float64 (N,).
-        correct: whether it is the true one, bool (N,).
-        bins: M.
-
-    Returns:
-        from 0 to 1.
+        correct: whether the predicted class is the true one, bool (N,).
+        bins: the number M of bins.
     """
     edges = torch.arange(1, bins, dtype=torch.float64) / bins
     gaps = torch.bincount(torch.bucketize(confidence, edges), correct.double() - confidence, bins)
@@ -103,28 +109,34 @@ def evaluate(
 ) -> Metrics:
     """Measure a classifier on labelled images.
 
-    `evaluate('cifar_resnet20.cifar10', 'cifar10/')` is all that it takes. The model runs in evaluation mode and is left
-    as it was. Classes are matched by name where both the images and the model name theirs, else by position. Where
-    torch.distributed is initialised its processes share the batches: all of them must call this, with the same model
-    and images, and all get the result, which is that of one process.
+    For example, `evaluate('cifar_resnet20.cifar10', 'cifar10/').top1` is an accuracy in %.
+
+    The model runs in evaluation mode, and is afterwards in the mode in which it was before. If both the images and the
+    model name their classes, classes are matched by name, else by position.
+
+    If torch.distributed is initialised, its processes share the batches. All of them must call this function with the
+    same model and images, and all get the result that one process alone would get.
 
     Args:
-        model: a network from float32 (B, C, H, W) to logits (B, classes), or a name that `load_model` takes.
-        data: a file, folder or name that `read_labelled` takes; `Images`; `LabelledImages`; or a pair of pixels, uint8
+        model: a network from float32 (B, C, H, W) to logits (B, classes), or its name, see `load_model`.
+        data: a file, a folder or a name, see `read_labelled`; `Images`; `LabelledImages`; or a pair of pixels, uint8
             (N, H, W, C), and labels, int64 (N,).
-        mean: subtracted from the pixels, scaled to 0 … 1; None takes the model's own.
-        std: what they are then divided by. With both given nothing is asked of the model's `pretrained_cfg`: it gets
-            `Images` in the size that they have, and classes are matched by position. Else images of another size go
-            through the model's own transform.
-        batch_size: images at a time.
-        split: 'train', 'val' or 'test', of data that is read.
-        bf16: compute in bfloat16 autocast; the logits are float32 all the same.
-        transform: from a PIL image to float32 (C, H, W), in the place of the model's own.
-        temperature: divides the logits; see `inference.temperature.fit_temperature`.
+        mean: subtracted from the pixels, which are scaled to 0 … 1; None takes the model's own.
+        std: by which the pixels are then divided; None takes the model's own. If `mean` and `std` are given, the
+            model's `pretrained_cfg` is not used: `Images` keep their size, and classes are matched by position. Else
+            images of another size go through the model's own transform.
+        batch_size: number of images in a batch.
+        split: 'train', 'val' or 'test', if `data` is read from files.
+        bf16: compute in bfloat16 autocast; the logits are float32 in any case.
+        transform: a function from a PIL image to float32 (C, H, W), which replaces the model's own transform.
+        temperature: divides the logits, see `inference.temperature.fit_temperature`.
+
+    Returns:
+        The accuracy and other figures.
 
     Raises:
-        InputError: no images, unusable images, or classes that the model does not have.
-        ResnetHubError: logits that are not finite.
+        InputError: there are no images, they are unusable, or they have classes that the model does not have.
+        ResnetHubError: the logits are not finite.
     """
     model, images = as_model(model), as_images(data, split)
     labels: list[Tensor] = []
@@ -139,12 +151,12 @@ def evaluate(
 def match_labels(images: Images | LabelledImages, names: Sequence[str], count: int) -> Tensor:
     """Return the labels as positions in a model's classes, int64 (N,).
 
-    Classes that both sides name are matched by name, without regard to case, spaces and underscores. Else they are
-    matched by position.
+    If both the images and the model name their classes, classes are matched by name. Case, spaces and underscores do
+    not matter. Else classes are matched by position.
 
     Args:
-        images: what is to be classified.
-        names: of the model's classes; empty if it names none.
+        images: the images to classify.
+        names: names of the model's classes; empty if it has none.
         count: the number of the model's classes.
 
     Raises:
@@ -162,12 +174,15 @@ def match_labels(images: Images | LabelledImages, names: Sequence[str], count: i
         return torch.tensor([places[_plain(name)] for name in images.classes])[labels]
     if images.classes and len(images.classes) != count:
         raise InputError(
-            f'the model has {count} classes without names, {images.name} has {len(images.classes)}: '
-            f'{_listed(images.classes)}'
+            f'the model has {count} classes without names, but {images.name} has {len(images.classes)}: '
+            f'{_listed(images.classes)}; use images of the classes that the model was trained on'
         )
     outside = labels[(labels < 0) | (labels >= count)]
     if len(outside):
-        raise InputError(f'the model has {count} classes, the images have label {int(outside[0])}')
+        raise InputError(
+            f'the model has {count} classes, but the images have the label {int(outside[0])}: labels must be from 0 to '
+            f'{count - 1}'
+        )
     return labels
 
 
@@ -180,34 +195,43 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def dataset_of(cfg: Mapping[str, Any], name: str | None = None) -> str:
-    """The data set to measure a network on: the one whose classes it names, else the first with as many classes.
+    """Return the name of the data set on which to measure a network.
+
+    It is the known data set whose classes the network names, else the first one with the same number of classes.
 
     Args:
         cfg: timm's `pretrained_cfg` of the network.
-        name: the data set that is wanted, if one is.
+        name: a data set to use instead; None leaves the choice to this function.
 
     Raises:
-        InputError: unknown data set; none, or not the one wanted, has the network's number of classes; images that are
-            not in colour.
+        InputError: the data set is unknown, no data set has the network's number of classes, or the network takes
+            images that do not have three channels.
     """
     candidates = {name: find_dataset(name)} if name else DATASETS
     fitting = [key for key, dataset in candidates.items() if len(dataset.classes) == cfg['num_classes']]
     if not fitting:
         counts = ', '.join(f'{key} has {len(dataset.classes)}' for key, dataset in candidates.items())
-        raise InputError(f'the model has {cfg["num_classes"]} classes, {counts}')
+        raise InputError(f'the model has {cfg["num_classes"]} classes, but {counts}: give images with --data')
     if cfg['input_size'][0] != 3:
-        raise InputError(f'the model takes images of {cfg["input_size"][0]} channels, these have 3')
+        raise InputError(
+            f'the model takes images of {cfg["input_size"][0]} channels, but the known data sets have 3: give images '
+            'with --data'
+        )
     labels = tuple(cfg.get('label_names') or ())
     return next((key for key in fitting if DATASETS[key].classes == labels), fitting[0])
 
 
 def log_evaluation(path: str | Path, result: Mapping[str, Any], model: nn.Module) -> None:
-    """Append a result to a CSV file, with the SHA-256 of the weights as safetensors, or of an exported file.
+    """Append a result to a CSV file. A new file gets the columns `LOG_COLUMNS`.
 
-    A new file gets `LOG_COLUMNS`.
+    Args:
+        path: of the CSV file; folders are created.
+        result: values by column.
+        model: the network. The column sha256 gets the digest of its weights as a half-precision safetensors file, or
+            the digest of an exported file.
 
     Raises:
-        InputError: the file is another table.
+        InputError: the file exists and has other columns.
     """
     if isinstance(model, ExportedNetwork):
         sha256 = digest(model.path)
@@ -220,7 +244,7 @@ def log_evaluation(path: str | Path, result: Mapping[str, Any], model: nn.Module
         file.seek(0)
         columns = next(csv.reader([file.readline()]))
         if not set(columns) <= set(LOG_COLUMNS):
-            raise InputError(f'{path} is another table: its columns are {", ".join(columns)}')
+            raise InputError(f'{path} is another table, with the columns {", ".join(columns)}: give another file')
         writer = csv.DictWriter(file, columns or LOG_COLUMNS, extrasaction='ignore')
         if not columns:
             writer.writeheader()

@@ -1,4 +1,4 @@
-"""Run a network over many images: what `evaluate` and its relatives have in common."""
+"""Run a network over many images. All evaluations use this."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Data: TypeAlias = Any  #: a path or name for `read_labelled`, Images, LabelledIm
 
 
 class Outputs(NamedTuple):
-    """What a network answers, on the CPU."""
+    """The outputs of a network for many images, on the CPU."""
 
     logits: Tensor  #: float32 (N, classes)
-    features: Tensor | None  #: float32 (N, width), what the classifier gets; None unless asked for
-    images_per_second: float  #: of the network alone
+    features: Tensor | None  #: float32 (N, width), the input of the classifier; None unless asked for
+    images_per_second: float  #: speed of the network alone, without decoding
 
 
 def as_images(data: Data, split: str = 'test', need_labels: bool = True) -> Images | LabelledImages:
-    """Return images that `evaluate` can use, from anything that it takes.
+    """Return images from anything that `evaluate` takes as `data`.
 
     Raises:
-        InputError: pixels or labels of another type or shape than `Images` wants; see also `read_labelled`.
+        InputError: pixels or labels have another dtype or shape than `Images` describes; see also `read_labelled`.
     """
     if isinstance(data, str | Path):
         return read_labelled(data, split, need_labels=need_labels)
@@ -63,23 +63,24 @@ def compute_outputs(
 ) -> Outputs:
     """Run a network over images, in float32 unless `bf16`. The logits are float32 in any case.
 
-    The network runs in evaluation mode and is left as it was. Where torch.distributed is initialised its processes
-    share the batches: all of them must call this with the same model and images, and all get the whole result.
+    The network runs in evaluation mode, and is afterwards in the mode in which it was before. If torch.distributed is
+    initialised, its processes share the batches. All of them must call this function with the same model and images,
+    and all get the whole result.
 
     Args:
-        model: from float32 (B, C, H, W) to logits (B, classes).
-        images: at least one.
+        model: a network from float32 (B, C, H, W) to logits (B, classes).
+        images: at least one image.
         mean, std: the normalisation of pixels scaled to 0 … 1. Without them the network's own is taken, and images of
             another size go through its own transform first.
-        batch_size: images at a time.
-        bf16: bfloat16 autocast.
-        transform: from a PIL image to uint8 or to normalised float32 (C, H, W); replaces the network's own.
+        batch_size: number of images in a batch.
+        bf16: compute in bfloat16 autocast.
+        transform: a function from a PIL image to uint8 or to normalised float32 (C, H, W); replaces the network's own.
         features: return the features too; the network must have timm's `forward_features` and `forward_head`.
-        check: called with the number of classes before anything long begins.
+        check: called with the number of classes before most images are decoded. It may raise an error.
 
     Raises:
         InputError: the normalisation is unknown, or an image is broken.
-        ResnetHubError: logits that are not finite.
+        ResnetHubError: the logits are not finite.
     """
     from tqdm.auto import tqdm
 
@@ -115,7 +116,7 @@ def compute_outputs(
     parts = [range(start, min(start + batch_size, len(images))) for start in starts][rank() :: world_size()]
     passes = []
     with evaluation_mode(model), ieee_convolutions():
-        first, inner, _ = run(next(batches([range(1)])))  # all processes know the shapes, also one without a batch
+        first, inner, _ = run(next(batches([range(1)])))  # a process without a batch must know the shapes too
         check(first.shape[1])
         found = torch.zeros(len(images), first.shape[1], device=device)
         kept = None if inner is None else torch.zeros(len(images), inner.shape[1], device=device)
@@ -129,15 +130,17 @@ def compute_outputs(
             passes.append((len(part), seconds))
     for tensor in (found, kept):
         if tensor is not None:
-            all_sum(tensor)  # of each row, one process has the values and the others zeros
+            all_sum(tensor)  # one process has the values of a row, and the others have zeros
     if not bool(found.isfinite().all()):
-        raise ResnetHubError('the logits are not finite: the weights have diverged, or are those of another network')
+        raise ResnetHubError(
+            'the logits are not finite: the weights are not finite, or belong to another network; use other weights'
+        )
     speed = float(all_sum(torch.tensor(_speed(passes), device=device)))
     return Outputs(found.cpu(), None if kept is None else kept.cpu(), round(speed, 1))
 
 
 def _pixels(model: nn.Module, images: Images | LabelledImages, as_they_are: bool) -> Tensor | None:
-    """Return the pixels that can go to the network as they are; None if they go through a transform first."""
+    """Return the pixels if the network can get them as they are; None if a transform must change them first."""
     if isinstance(images, LabelledImages):
         width, height = images.open(0).size
         warn_of_size(model, (height, width), resized=True)
@@ -156,7 +159,10 @@ def _encoded(images: Images | LabelledImages) -> LabelledImages:
 
 @contextmanager
 def ieee_convolutions() -> Iterator[None]:
-    """Turn off TF32 inside the block. PyTorch allows it on GPUs; its 10 bits of mantissa change predictions."""
+    """Turn off TF32 for convolutions inside the block.
+
+    PyTorch uses TF32 on GPUs by default. Its 10 bits of mantissa change predictions.
+    """
     convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before, convolutions.fp32_precision = convolutions.fp32_precision, 'ieee'
     try:
@@ -166,13 +172,13 @@ def ieee_convolutions() -> Iterator[None]:
 
 
 def _clock(device: torch.device) -> float:
-    """Return the time in seconds, once the device has done all that it was given."""
+    """Wait until the device has finished its work, and return the time in seconds."""
     if device.type != 'cpu':
         torch.accelerator.synchronize(device)
     return time.perf_counter()
 
 
 def _speed(passes: Sequence[tuple[int, float]]) -> float:
-    """Return images per second of (images, seconds). The first of several batches is left out: it prepares the others."""
+    """Return images per second from pairs (images, seconds). Leave out the first of several batches, which is slower."""
     timed = passes[1:] or passes
     return sum(count for count, _ in timed) / sum(seconds for _, seconds in timed) if timed else 0.0

@@ -13,12 +13,12 @@ from torch import nn
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put a network into evaluation mode and record no gradients, until the block ends.
 
-    Afterwards each module is in the mode in which it was. Parameters, buffers, their memory format and
-    `requires_grad` are not touched. For speed give the network images in channels_last order: the convolutions
-    follow their input, whatever the order of their weights is.
+    Afterwards each module is in the mode in which it was before. Parameters, buffers, their memory format and
+    `requires_grad` do not change. For speed, give the network images in channels_last order. The convolutions then
+    compute in this order, whatever the order of their weights is.
 
-    This is `torch.no_grad`, not `torch.inference_mode`: a module may keep a tensor that it computed, and a tensor
-    from inference mode can never be used in training.
+    The block runs under `torch.no_grad`, not `torch.inference_mode`: a module may keep a tensor that it computed, and
+    training can never use a tensor from inference mode.
     """
     modes = [(module, module.training) for module in model.modules()]
     was_training = model.training
@@ -27,6 +27,6 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             yield
     finally:
-        model.train(was_training)  # some modules act on a change of mode
+        model.train(was_training)  # some modules do something when their mode changes
         for module, mode in modes:
             module.training = mode

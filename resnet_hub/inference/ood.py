@@ -1,7 +1,7 @@
-"""Tell images of known classes from others: scores of a network, and how well they separate two sets of images.
+"""Detect images of unknown classes: scores of a network, and how well they separate two sets of images.
 
-Every score is high for an image that looks like the training images. Scores are computed from logits in float64: in
-float32 the maximum softmax of many images is exactly 1, so that their order is lost.
+Every score is high for an image that looks like the training images. Scores are computed in float64, because in
+float32 the maximum softmax of many images is exactly 1, so that these images could not be ranked.
 
 Out-of-distribution images are the positive ones, as in OpenOOD 1.5 (Zhang et al. 2023, https://arxiv.org/abs/2306.09301).
 """
@@ -32,24 +32,24 @@ OPENOOD = {
 
 @dataclass(frozen=True)
 class Separation:
-    """How well one score separates the images of known classes from others. All figures are in %."""
+    """How well one score separates images of known classes from other images. All figures are in %."""
 
-    outside: str  #: the other images, or the mean over OpenOOD's near or far data sets
-    group: str  #: 'near' or 'far' in OpenOOD, or '' for other data
+    outside: str  #: name of the other images, or 'mean of near' or 'mean of far'
+    group: str  #: group of the other images in OpenOOD, 'near' or 'far'; '' if they are not in OpenOOD
     score: str  #: 'softmax', 'energy', 'max_logit' or 'knn'
     auroc: float  #: area under the ROC curve; 50 is chance
-    fpr95: float  #: known images taken for others, where 95 % of the others are found
-    aupr_in: float  #: area under the precision-recall curve, where the known images are the positive ones
-    aupr_out: float  #: the same, where the others are
+    fpr95: float  #: share of the known images that are rejected when 95 % of the other images are rejected
+    aupr_in: float  #: area under the precision-recall curve if the known images are the positive ones
+    aupr_out: float  #: the same area if the other images are the positive ones
     images: int  #: number of the other images
 
 
 @dataclass(frozen=True)
 class OodMetrics:
-    """What `evaluate_ood` measures."""
+    """The figures that `evaluate_ood` measures."""
 
-    inside: str  #: the images of known classes
-    separations: tuple[Separation, ...]
+    inside: str  #: name of the images of known classes
+    separations: tuple[Separation, ...]  #: one for each set of other images and score, then the means
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `resnet-hub evaluate --ood … --json` prints for a model."""
@@ -65,23 +65,29 @@ def evaluate_ood(
     k: int = 50,
     batch_size: int = 500,
 ) -> OodMetrics:
-    """Measure how well a network tells images of its classes from others.
+    """Measure how well the scores of a network separate images of its classes from other images.
 
     Args:
-        model: a classifier, or a name that `load_model` takes.
+        model: a classifier, or its name, see `load_model`.
         inside: test images of the network's classes; anything that `evaluate` takes.
-        outside: one or more sets of other images; labels are not needed. With several of OpenOOD's data sets, the means
-            of its near and its far group follow.
-        train: training images for the score of the k nearest neighbours; None leaves that score out.
-        k: the neighbour whose distance is the score 'knn' (Sun et al. 2022, https://arxiv.org/abs/2204.06507).
-        batch_size: images at a time.
+        outside: one set of other images, or a list of sets. Labels are not needed. If several sets belong to the same
+            group of OpenOOD (near or far), the result also has the mean of the group.
+        train: training images for the score of the k nearest neighbours; None leaves this score out.
+        k: the distance to the k-th neighbour is the score 'knn' (Sun et al. 2022, https://arxiv.org/abs/2204.06507).
+        batch_size: number of images in a batch.
+
+    Returns:
+        The figures of each set of other images and each score.
 
     Raises:
-        InputError: unusable images, or a network without features for `train`.
+        InputError: the images are unusable, or `train` is given for a network without timm's `forward_features`.
     """
     model = as_model(model)
     if train is not None and not hasattr(model, 'forward_features'):
-        raise InputError('the nearest neighbours need the features of a timm network: leave out train (--knn)')
+        raise InputError(
+            "the nearest neighbours need features, which only a network with timm's forward_features has: leave out "
+            'train (--knn)'
+        )
     several = isinstance(outside, list) or (isinstance(outside, tuple) and not _is_pair(outside))
     known = as_images(inside)
     others = [as_images(data, need_labels=False) for data in (outside if several else [outside])]
@@ -112,10 +118,10 @@ def _is_pair(data: tuple[Any, ...]) -> bool:
 
 
 def ood_scores(logits: Tensor) -> dict[str, Tensor]:
-    """Return the scores of logits (N, classes), each float64 (N,).
+    """Return the scores of logits (N, classes), each float64 (N,), by name.
 
-    The softmax score is by Hendrycks and Gimpel 2017 (https://arxiv.org/abs/1610.02136), energy by Liu et al. 2020
-    (https://arxiv.org/abs/2010.03759), max_logit by Hendrycks et al. 2022 (https://arxiv.org/abs/1911.11132).
+    'softmax' comes from Hendrycks and Gimpel 2017 (https://arxiv.org/abs/1610.02136), 'energy' from Liu et al. 2020
+    (https://arxiv.org/abs/2010.03759), 'max_logit' from Hendrycks et al. 2022 (https://arxiv.org/abs/1911.11132).
     """
     logits = logits.double()
     return {
@@ -126,12 +132,12 @@ def ood_scores(logits: Tensor) -> dict[str, Tensor]:
 
 
 def nearest_neighbours(features: Tensor, bank: Tensor, k: int = 50) -> Tensor:
-    """Return minus the distance of each feature to its k-th nearest neighbour in a bank, after normalisation.
+    """Return the score 'knn': minus the distance of each feature vector to its k-th nearest neighbour in `bank`.
 
     Args:
-        features: float32 (N, width).
-        bank: features of training images, float32 (M, width), of length 1.
-        k: which neighbour.
+        features: float32 (N, width); they are divided by their length first.
+        bank: feature vectors of training images, float32 (M, width), each of length 1.
+        k: the number of the neighbour, from 1.
 
     Returns:
         float64 (N,).
@@ -147,7 +153,7 @@ def separation(inside: Tensor, outside: Tensor) -> dict[str, float]:
 
     Args:
         inside: scores of the images of known classes, float64 (N,).
-        outside: scores of the others, float64 (M,).
+        outside: scores of the other images, float64 (M,).
     """
     found, false = _cumulative(-outside, -inside)  # the least familiar images first
     tpr, fpr = found / len(outside), false / len(inside)
@@ -167,7 +173,7 @@ def _cumulative(positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
     """
     scores, order = torch.cat([positive, negative]).sort(descending=True)
     hits = (order < len(positive)).double().cumsum(0)
-    last = torch.cat([scores[1:] != scores[:-1], torch.tensor([True])])  # of each run of equal scores
+    last = torch.cat([scores[1:] != scores[:-1], torch.tensor([True])])  # marks the last of equal scores
     hits, counts = hits[last], torch.arange(1, len(scores) + 1)[last]
     zero = torch.zeros(1, dtype=torch.float64)
     return torch.cat([zero, hits]), torch.cat([zero, counts - hits])
@@ -180,7 +186,7 @@ def _area_under_precision(found: Tensor, false: Tensor) -> Tensor:
 
 
 def _means(rows: Sequence[Separation]) -> list[Separation]:
-    """Return the mean of each score over each of OpenOOD's groups that has several data sets here."""
+    """Return the means of each score over OpenOOD's groups, for groups of which there are several data sets."""
     means = []
     for group in ('near', 'far'):
         names = {row.outside for row in rows if row.group == group}

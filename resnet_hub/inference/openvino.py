@@ -20,9 +20,9 @@ def convert(network: nn.Module, shape: tuple[int, ...], calibration: Tensor | No
     """Return the `openvino.Model` of a network.
 
     Args:
-        network: one that torch.export can export.
-        shape: of its input (N, C, H, W); N is -1 where any number of images is to go.
-        calibration: images that set the ranges of the activations, float32 (M, C, H, W): quantise to int8.
+        network: a network that torch.export can export.
+        shape: shape of its input, (N, C, H, W); N = -1 allows any number of images.
+        calibration: quantise to int8, with the ranges of these images, float32 (M, C, H, W); None stays in float32.
     """
     example = torch.randn(2 if shape[0] == -1 else shape[0], *shape[1:])  # an example of 1 would fix the batch
     batch = {0: torch.export.Dim('batch')} if shape[0] == -1 else None

@@ -1,4 +1,4 @@
-"""Networks that only infer: the same logits, sooner."""
+"""Make networks for inference only: the same logits in less time."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from resnet_hub.utils.errors import InputError, ResnetHubError
 
 
 class InferenceModel(nn.Module):
-    """A network that only infers, as `optimize` returns it.
+    """A network for inference only, as `optimize` returns it.
 
-    It is called as `model` is, records no gradients, and returns logits (N, num_classes) in float32 whatever type it
-    computes in. Its other attributes (`num_classes`, `pretrained_cfg`, …) are those of `model`.
+    Call it like `model`, with images (N, C, H, W). It records no gradients. Its other attributes (`num_classes`,
+    `pretrained_cfg`, …) are those of `model`.
 
     Args:
-        model: the network; it must not be used elsewhere.
-        dtype: type to compute in, under autocast; None: that of the model, which is then also that of the logits.
-        compile: compile it with its weights as constants.
-        run: what computes the logits in the place of `model`: a network converted for another runtime.
+        model: the network. It must not be used elsewhere.
+        dtype: the dtype of the computation, under autocast; the logits (N, num_classes) are then float32. None computes
+            in the dtype of the model, and returns logits of this dtype.
+        compile: compile the network with its weights as constants.
+        run: a function that computes the logits in place of `model`: a network converted for another runtime.
     """
 
     def __init__(
@@ -54,19 +55,19 @@ class InferenceModel(nn.Module):
             stack.enter_context(torch.no_grad())
             if self.dtype:
                 stack.enter_context(torch.autocast(x.device.type, self.dtype))
-            if self.compiled:  # PyTorch reads this when it traces the network; an option of torch.compile is too late
+            if self.compiled:  # PyTorch reads this when it traces the network; options of torch.compile come too late
                 stack.enter_context(torch._inductor.config.patch(freezing=True))
             out = (self.compiled or self.model)(x)
         return out.float() if self.dtype and isinstance(out, Tensor) else out
 
     def train(self, mode: bool = True) -> InferenceModel:
-        """Do nothing, for `train(False)`, which `eval()` calls.
+        """Stay in evaluation mode. `eval()` calls `train(False)`.
 
         Raises:
             ResnetHubError: `mode` is true.
         """
         if mode:
-            raise ResnetHubError('an optimised network only infers: train the one that optimize() was given')
+            raise ResnetHubError('an optimised network cannot be trained: train the network that optimize() was given')
         return super().train(False)
 
     def __getattr__(self, name: str) -> Any:
@@ -84,34 +85,38 @@ def optimize(
     backend: str | None = None,
     int8: Tensor | None = None,
 ) -> InferenceModel:
-    """Return a network that only infers and gives the same logits, sooner.
+    """Return a faster copy of a network, for inference only. It gives the same logits.
 
-    `model` stays as it is and shares no tensor with the result. A norm is folded into the convolution before it where
-    nothing else reads what this convolution gives. In a V1 network these are all norms; in a V2 network the final norm
-    stays and so do the norms that read the input of a block. Weights are in channels_last order, and so are all feature
-    maps, whatever the order of the input.
+    `model` does not change and shares no tensor with the result. A norm is folded into the convolution before it if
+    only this norm reads the output of the convolution. In a V1 network this applies to all norms. In a V2 network the
+    final norm stays, and so do the norms that read the input of a block. Weights and feature maps are in channels_last
+    order, whatever the order of the input.
 
-    Logits are float32 also with `dtype`. Compute probabilities from them, better in float64: in bfloat16 most
-    confident probabilities round to 1.
+    With `dtype` the logits are float32 too. Compute probabilities from them in float32 or float64: in bfloat16 most
+    high probabilities round to 1.
 
     Args:
-        model: a network that torch.fx can trace, on any device; or a name that `load_model` takes. Networks made with
-            `features_only` are fine too; their feature maps come in `dtype`.
-        example: an input (N, C, H, W) to run once, so that compilation happens here and not at the first call.
-        compile: compile the network, with its weights as constants, by torch.compile. This takes seconds to minutes at
-            the first call. It happens again at a second batch size (which then serves others too), for a single image,
-            and for tensors made in inference mode. Do not change the weights after that.
-        dtype: torch.bfloat16 or torch.float16, for the convolutions and the classifier, under autocast. Processors are
-            fast in bfloat16 if `torch.cpu.get_capabilities()` has 'avx512_bf16'. None: the type of the model.
-        backend: 'openvino' lets OpenVINO compute, in float32 or int8, on the processor; it needs the extra `export`.
-            None: PyTorch computes.
-        int8: images as the network takes them, float32 (N, C, H, W), 300 for example, which set the ranges of the
-            activations: compute with 8-bit integers. Logits then differ a little, and so does up to 1 % of the
-            predictions. Do not take test images. Needs `backend`.
+        model: a network that torch.fx can trace, on any device; or its name, see `load_model`. A network made with
+            `features_only` works too; its feature maps are in `dtype`.
+        example: an input (N, C, H, W). It is run once, so that compilation happens here and not at the first call.
+        compile: compile the network with torch.compile, with its weights as constants. The first call then takes
+            seconds to minutes. A second batch size compiles again (and covers other sizes), and so do a single image
+            and tensors made in inference mode. Do not change the weights afterwards.
+        dtype: torch.bfloat16 or torch.float16, for the convolutions and the classifier, under autocast. A CPU is
+            fast in bfloat16 if `torch.cpu.get_capabilities()` has 'avx512_bf16'. None keeps the dtype of the model.
+        backend: 'openvino' computes with OpenVINO on the CPU, in float32 or int8; it needs the extra `export`.
+            None computes with PyTorch.
+        int8: compute with 8-bit integers, and take their ranges from these images: float32 (N, C, H, W), preprocessed
+            for the network, for example 300 training images, never test images. The logits then differ a little, and
+            up to 1 % of the predictions change. Needs `backend`.
+
+    Returns:
+        The network, in evaluation mode.
 
     Raises:
-        InputError: torch.fx cannot trace the network; a norm to fold, or the convolution before it, is called twice;
-            another dtype or backend; options that do not go together; or `model` is neither a network nor a known name.
+        InputError: torch.fx cannot trace the network; the network calls a norm that is to be folded, or the convolution
+            before it, twice; `dtype` or `backend` is unknown; options contradict each other; or `model` is neither a
+            network nor a known name.
         ResnetHubError: torch.compile does not work on this machine.
         MissingExtraError: the packages of the backend are not installed.
     """
@@ -125,14 +130,14 @@ def optimize(
         raise InputError(f'dtype must be torch.bfloat16, torch.float16 or None, not {dtype}')
     model = as_model(model)
     if isinstance(model, ExportedNetwork):
-        raise InputError('an exported network runs as it is: optimize the network that was exported')
+        raise InputError('an exported network cannot be optimised: optimize the network from which it was exported')
     if compile:
         check_compiler(next(model.parameters()).device)
     model = _fold_norms(copy.deepcopy(model)).to(memory_format=torch.channels_last)
     if dtype:
         for module in model.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
-                module.to(dtype)  # once; autocast alone would do it at every call
+                module.to(dtype)  # autocast alone would convert the weights at every call
     fast = InferenceModel(model, dtype, compile, _convert(model, example, int8) if backend else None)
     if example is not None:
         fast(example)
@@ -147,7 +152,7 @@ def _convert(model: nn.Module, example: Tensor | None, int8: Tensor | None) -> C
     like = int8 if int8 is not None else example
     cfg: Any = getattr(model, 'pretrained_cfg', {})
     if like is None and 'input_size' not in cfg:
-        raise InputError('the network does not say which size its images have: give example')
+        raise InputError('the network has no pretrained_cfg with the size of its images: give an example input')
     size = cfg['input_size'][1:] if like is None else like.shape[2:]
     channels = getattr(model, 'in_chans', 3) if like is None else like.shape[1]
     model = model.to(memory_format=torch.contiguous_format)
@@ -155,30 +160,32 @@ def _convert(model: nn.Module, example: Tensor | None, int8: Tensor | None) -> C
 
 
 class _Tracer(fx.Tracer):
-    """Traces down to the convolutions and no deeper, so that norms and activations may do what fx cannot follow."""
+    """Traces only modules that contain convolutions. Norms and activations may do what torch.fx cannot trace."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return super().is_leaf_module(module, name) or not any(isinstance(m, nn.Conv2d) for m in module.modules())
 
 
 def _trace(model: nn.Module) -> fx.GraphModule:
-    """Return the calls that `forward` makes, with the modules of the model.
+    """Return the graph of the calls in `forward`, with the modules of the model.
 
     Raises:
-        InputError: torch.fx cannot follow it.
+        InputError: torch.fx cannot trace the model.
     """
     try:
         return fx.GraphModule(model, _Tracer().trace(model))
-    except Exception as error:  # of any kind: fx runs the network's own code with stand-ins for tensors
-        raise InputError(f'torch.fx cannot trace {type(model).__name__}: {" ".join(str(error).split())}') from error
+    except Exception as error:  # of any kind, because fx runs the network's own code with symbolic values
+        raise InputError(
+            f'torch.fx cannot trace {type(model).__name__} ({" ".join(str(error).split())}): use the network as it is'
+        ) from error
 
 
 @torch.no_grad()
 def _fold_norms(model: nn.Module) -> nn.Module:
-    """Fold norms into the convolutions before them, in place, and put identities in their place.
+    """Fold norms into the convolutions before them, in place, and replace the norms by identities.
 
     Raises:
-        InputError: torch.fx cannot follow it, or one of such a pair is called more than once.
+        InputError: torch.fx cannot trace the model, or it calls such a convolution or norm more than once.
     """
     model.eval()
     checkpointing: Any = getattr(model, 'set_grad_checkpointing', None)
@@ -191,7 +198,9 @@ def _fold_norms(model: nn.Module) -> nn.Module:
     for conv, norm in _pairs(traced):
         shared = next((name for name in (conv, norm) if calls[name] > 1), None)
         if shared:
-            raise InputError(f'{shared} is called more than once: {norm} cannot be folded into {conv}')
+            raise InputError(
+                f'{shared} is called more than once, so that {norm} cannot be folded into {conv}: use the network as it is'
+            )
         fused = fuse_conv_bn_eval(model.get_submodule(conv), model.get_submodule(norm))  # type: ignore[type-var, arg-type]
         model.set_submodule(conv, fused)
         model.set_submodule(norm, nn.Identity())
@@ -199,9 +208,9 @@ def _fold_norms(model: nn.Module) -> nn.Module:
 
 
 def _pairs(traced: fx.GraphModule) -> Iterator[tuple[str, str]]:
-    """Yield the names of each convolution whose output only a norm reads, and of that norm.
+    """Yield pairs of names: a convolution whose output only a norm reads, and this norm.
 
-    Subclasses are left out, since they may compute something else than their base.
+    Subclasses of Conv2d and BatchNorm2d are left out, because they may compute something else.
     """
     modules = dict(traced.named_modules())
     for node in traced.graph.nodes:
@@ -218,10 +227,10 @@ def _negative(x: Tensor) -> Tensor:
 
 
 def check_compiler(device: torch.device) -> None:
-    """Check that torch.compile works on this machine, by compiling a negation.
+    """Check that torch.compile works on this machine by compiling a tiny function.
 
     Raises:
-        ResnetHubError: it does not.
+        ResnetHubError: torch.compile does not work.
     """
     try:
         torch.compile(_negative)(torch.ones(1, device=device))

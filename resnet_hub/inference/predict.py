@@ -1,4 +1,4 @@
-"""Tell what is on a picture."""
+"""Classify images."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from resnet_hub.inference.transform import PixelTransform, channels_of, normalis
 from resnet_hub.registry import as_model
 from resnet_hub.utils.errors import InputError
 
-#: many, because starting a task takes a third of the time of a 32×32 image; few, so that Ctrl-C ends soon
+#: Several, because starting a task takes a third of the time of a 32×32 image; few, so that Ctrl-C stops at once.
 _IMAGES_PER_TASK = 8
 
 Picture: TypeAlias = str | Path | IO[bytes] | Image.Image  #: one image
 
 
 class Prediction(NamedTuple):
-    """The likeliest classes of an image, or why there are none."""
+    """The likeliest classes of an image, or the reason why it could not be read."""
 
-    path: Path | None  #: None for an image that came from no file
-    classes: list[tuple[str, float]]  #: name and probability, best first
-    error: str | None = None
+    path: Path | None  #: None for an image that does not come from a file
+    classes: list[tuple[str, float]]  #: name and probability, the likeliest first; empty if there is an error
+    error: str | None = None  #: why the image could not be read
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `resnet-hub predict --json` prints."""
@@ -73,33 +73,39 @@ def predict(
     batch_size: int = 256,
     label_names: Sequence[str] | None = None,
 ) -> Prediction | Iterator[Prediction]:
-    """Classify images. `predict('cifar_resnet20.cifar10', 'photo.jpg')` is all that it takes.
+    """Classify one or several images.
 
-    One image gives a `Prediction`, several give an iterator that classifies them as it is asked. An unreadable file
-    among several is answered with its error; the others are classified all the same. For more than `batch_size` images
-    the model is optimised first, see `optimize`.
+    For example, `predict('cifar_resnet20.cifar10', 'photo.jpg').classes` lists the five likeliest classes. For more
+    than `batch_size` images the model is optimised first, see `optimize`.
 
     Args:
-        model: a classifier with a timm `pretrained_cfg`, what `optimize` made of one, or a name that `load_model`
-            takes. It runs in evaluation mode and is left as it was.
+        model: a classifier with a timm `pretrained_cfg`, the result of `optimize`, or the name of a model, see
+            `load_model`. It runs in evaluation mode, and is afterwards in the mode in which it was before.
         images: one image: a path, an open file, a PIL image, or a uint8 array or tensor (H, W), (H, W, 3) or (3, H, W).
-            Or several: a list of these, a folder, or a uint8 array or tensor (N, H, W, 3) or (N, 3, H, W).
-        topk: the largest number of classes to answer.
-        batch_size: images classified at a time, while those of the next batch are decoded.
-        label_names: names of the classes; None takes those of the model's `pretrained_cfg` if there are as many, else
-            their numbers.
+            Or several images: a list of these, a folder, or a uint8 array or tensor (N, H, W, 3) or (N, 3, H, W).
+        topk: the largest number of classes in a prediction.
+        batch_size: number of images in a batch. The next batch is decoded while one is classified.
+        label_names: names of the classes; None takes those of the model's `pretrained_cfg`. If their number differs
+            from that of the logits, classes are called by their numbers.
+
+    Returns:
+        A `Prediction` for one image. For several images an iterator over their predictions, which classifies batch by
+        batch. If one of several images cannot be read, its prediction has an `error`, and the others are classified.
 
     Raises:
-        InputError: images that are none, an unreadable single image, or another number of names.
+        InputError: `images` are not images, a single image cannot be read, or the number of names is wrong.
     """
     model = as_model(model)
     if channels_of(model) not in (1, 3):
-        raise InputError(f'the model takes images of {channels_of(model)} channels: only 1 and 3 can be predicted')
+        raise InputError(
+            f'the model takes images of {channels_of(model)} channels, and image files have 1 or 3: use a model of 1 or '
+            '3 channels'
+        )
     items, single = _pictures(images)
     answers = _predict(model, items, topk, batch_size, label_names)
     if not single:
         return answers
-    with closing(answers):  # which ends its threads
+    with closing(answers):  # closing ends its threads
         answer = next(answers)
     if answer.error:
         raise InputError(answer.error)
@@ -152,24 +158,27 @@ def _predict(
             with evaluation_mode(model):
                 logits = model(x.to(weight.dtype))
             if label_names and len(label_names) != logits.shape[1]:
-                raise InputError(f'{len(label_names)} label_names for a model of {logits.shape[1]} classes')
-            answers = iter(_best(logits.double().softmax(1), topk, names))  # in float32 many would be 1 exactly
+                raise InputError(
+                    f'the model has {logits.shape[1]} classes, but label_names has {len(label_names)}: give one name for '
+                    'each class'
+                )
+            answers = iter(_best(logits.double().softmax(1), topk, names))  # in float32 many would be exactly 1
         for path, image in batch:
             yield Prediction(path, next(answers)) if isinstance(image, Tensor) else Prediction(path, [], image)
 
 
 class _Reader:
-    """Reads images as a model wants them: uint8 (H, W, C). Threads share it."""
+    """Reads images in the size of a model, as uint8 (H, W, C). Threads share it."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.model: nn.Module | None = model  #: None once `warn` has looked
+        self.model: nn.Module | None = model  #: None after `warn` has compared the sizes
         self.channels = channels_of(model)
         self.transform = PixelTransform(model)
         self.size: tuple[int, int] | None = None  #: height and width of the first image
-        self.path: Path | None = None  #: of the first image
+        self.path: Path | None = None  #: path of the first image
 
     def __call__(self, item: Any) -> tuple[Path | None, Tensor | str]:
-        """Return the path of an image, and its pixels or what is wrong with it."""
+        """Return the path of an image, and its pixels or an error message."""
         name = item if isinstance(item, str | Path) else getattr(item, 'name', None)
         path = None if name is None else Path(name)
         try:
@@ -181,7 +190,7 @@ class _Reader:
         return path, self.transform(image)
 
     def warn(self) -> None:
-        """Warn once, if the first image has another size than the network was trained on."""
+        """Warn, at most once, if the first image has another size than the network was trained on."""
         if self.model is not None and self.size:
             warn_of_size(self.model, self.size, resized=True, what=str(self.path or 'the images'))
             self.model = None
@@ -190,7 +199,7 @@ class _Reader:
 def _read_ahead(
     items: Sequence[Any], reader: _Reader, batch_size: int
 ) -> Iterator[list[tuple[Path | None, Tensor | str]]]:
-    """Yield batches of images, or of what is wrong with one. Threads read the next batch while one is used."""
+    """Yield batches of images or error messages, with paths. Threads read the next batch while one is used."""
 
     def read(start: int, stop: int) -> list[tuple[Path | None, Tensor | str]]:
         return [reader(item) for item in items[start:stop]]
@@ -211,7 +220,10 @@ def _read_ahead(
 
 
 def _best(probabilities: Tensor, topk: int, names: Sequence[str]) -> list[list[tuple[str, float]]]:
-    """Return names and values of the largest of each row, best first. Names of another classifier are left out."""
+    """Return names and values of the largest probabilities of each row, the largest first.
+
+    If the number of names is wrong, classes are called by their numbers.
+    """
     known = len(names) == probabilities.shape[1]
     rows = zip(*(t.tolist() for t in probabilities.topk(min(topk, probabilities.shape[1]))), strict=True)
     return [

@@ -1,4 +1,4 @@
-"""Measure what small changes of the images or of their preparation cost a network."""
+"""Measure how much accuracy a network loses by small changes of its images or of their preprocessing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from resnet_hub.utils.errors import InputError
 
 Change = Callable[[Image.Image], Image.Image]
 
-#: normalisations that people mistake for a network's own: mean and deviation
+#: normalisations that people often use by mistake: mean and standard deviation
 _NORMALISATIONS = {
     'normalised by 0.5': ((0.5,) * 3, (0.5,) * 3),
     "normalised by ImageNet's": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -31,12 +31,12 @@ _NORMALISATIONS = {
 
 @dataclass(frozen=True)
 class ShiftMetrics:
-    """What `evaluate_shift` measures: the metrics of each change, the unchanged images first."""
+    """The figures that `evaluate_shift` measures."""
 
-    metrics: dict[str, Metrics]
+    metrics: dict[str, Metrics]  #: by the name of the change; the unchanged images ('none') come first
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row for each change: top-1 in %, and its difference to that of the unchanged images."""
+        """Return a row for each change: top-1 in %, its difference from the unchanged images, NLL and ECE."""
         clean = next(iter(self.metrics.values())).top1
         return [
             {'change': name, 'top1': m.top1, 'difference': round(m.top1 - clean, 4), 'nll': m.nll, 'ece': m.ece}
@@ -49,28 +49,36 @@ class ShiftMetrics:
 
 
 def evaluate_shift(model: nn.Module | str, data: Data, *, split: str = 'test', batch_size: int = 500) -> ShiftMetrics:
-    """Measure a network on images as they are, compressed, enlarged and reduced again, larger, wrongly normalised.
+    """Measure a network on unchanged images, and on the same images after small changes.
+
+    The changes are JPEG compression, resizing to a larger size and back, a larger size, and wrong normalisation.
 
     Args:
-        model: a classifier with a timm `pretrained_cfg`, or a name that `load_model` takes.
+        model: a classifier with a timm `pretrained_cfg`, or its name, see `load_model`.
         data: anything that `evaluate` takes.
-        split: 'train', 'val' or 'test', of data that is read.
-        batch_size: images at a time.
+        split: 'train', 'val' or 'test', if `data` is read from files.
+        batch_size: number of images in a batch.
+
+    Returns:
+        The metrics after each change.
 
     Raises:
-        InputError: unusable images, or classes that the model does not have.
+        InputError: the images are unusable, or have classes that the model does not have.
     """
     model, images = as_model(model), as_images(data, split)
     size = size_of(model)
     if size is None or size[0] != size[1]:
-        raise InputError('the network does not say the size of its images, or they are not square')
+        raise InputError(
+            'the network must have a pretrained_cfg with an input_size of square images: this one has '
+            f'{"none" if size is None else f"{size[1]}×{size[0]}"}'
+        )
     side = size[0]
     if not isinstance(images, Images):
         images = images.load(side, channels_of(model))
     mean, std = normalisation(model)
 
     def measure(pixels: Images, mean: tuple[float, ...] = mean, std: tuple[float, ...] = std) -> Metrics:
-        with warnings.catch_warnings():  # of the size, which is wrong on purpose
+        with warnings.catch_warnings():  # about the size, which is wrong on purpose
             warnings.filterwarnings('ignore', '.*the network was trained on')
             outputs = compute_outputs(model, pixels, mean, std, batch_size)
         classes = outputs.logits.shape[1]
@@ -86,7 +94,7 @@ def evaluate_shift(model: nn.Module | str, data: Data, *, split: str = 'test', b
 
 
 def _changes(side: int) -> dict[str, Change]:
-    """Return the changes of images with this height and width."""
+    """Return the changes for images with this height and width, by name."""
     slightly, doubled = side * 5 // 4, side * 2
     return {
         'JPEG, quality 95': lambda image: _jpeg(image, 95),

@@ -1,4 +1,4 @@
-"""What a network wants to get: the size, channels and normalisation of its images, and the names of its classes."""
+"""Find what images a network takes: their size, channels and normalisation. Find the names of its classes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_transform(model: nn.Module, normalize: bool = True) -> Any:
 
 
 class PixelTransform:
-    """timm's evaluation transform of a model up to uint8 (H, W, C), without its overhead for images that already fit."""
+    """Applies timm's evaluation transform up to uint8 (H, W, C). Images of the right size skip its overhead."""
 
     def __init__(self, model: nn.Module) -> None:
         from timm.data import resolve_model_data_config
@@ -39,13 +39,13 @@ class PixelTransform:
 
 
 def normalise_like(model: nn.Module, pixels: Tensor) -> Tensor:
-    """Turn uint8 (N, C, H, W) into float32 on the same device, as the end of `make_transform(model)` does, bit for bit."""
+    """Normalise uint8 (N, C, H, W) to float32, on the same device, with the same bits as `make_transform(model)`."""
     mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in normalisation(model))
     return pixels.float().div_(255).sub_(mean).div_(std)
 
 
 def normalisation(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation, one value for each channel of a model's images."""
+    """Return mean and standard deviation, one value for each channel of a model's images."""
     from timm.data import resolve_model_data_config
 
     cfg, channels = resolve_model_data_config(model), channels_of(model)
@@ -57,19 +57,22 @@ def normalisation(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...
 
 
 def channels_of(model: nn.Module) -> int:
-    """Return the number of channels of a model's images. timm's `pretrained_cfg` keeps that of the weights."""
+    """Return the number of channels of a model's images.
+
+    `pretrained_cfg` is read last, because timm keeps there the number that the weights were trained with.
+    """
     cfg: Any = getattr(model, 'pretrained_cfg', None) or {}
     return getattr(model, 'in_chans', None) or cfg.get('input_size', (3,))[0]
 
 
 def size_of(model: nn.Module) -> tuple[int, int] | None:
-    """Return height and width of the images that a model was trained on; None if it does not say."""
+    """Return height and width of the images that a model was trained on; None if its `pretrained_cfg` lacks them."""
     cfg: Any = getattr(model, 'pretrained_cfg', None) or {}
     return tuple(cfg['input_size'][1:]) if 'input_size' in cfg else None
 
 
 def class_names(model: nn.Module, count: int) -> tuple[str, ...]:
-    """Return the names of a model's classes, or () if it names none or those of another classifier.
+    """Return the names of a model's classes, or () if it has none, or a number other than `count`.
 
     Args:
         model: a network with a timm `pretrained_cfg`.
@@ -86,8 +89,8 @@ def warn_of_size(model: nn.Module, size: tuple[int, int], resized: bool, what: s
     Args:
         model: a network with a timm `pretrained_cfg`.
         size: height and width of the images.
-        resized: whether they are resized before the network gets them.
-        what: how the warning calls them.
+        resized: whether the images are resized before the network gets them.
+        what: what the warning calls the images.
     """
     trained = size_of(model)
     if trained is None or trained == tuple(size):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from resnet_hub.tables import cifar_resnet, preact_resnet
 from resnet_hub.tables.family import Architecture, Family
 
-#: A new family is a module here, one of the same name in `resnet_hub.models`, and an entry in this line.
+#: To add a family, write a module here and one of the same name in `resnet_hub.models`, and add it to this tuple.
 _TABLES = (cifar_resnet, preact_resnet)
 
 FAMILIES: dict[str, Family] = {table.FAMILY.name: table.FAMILY for table in _TABLES}

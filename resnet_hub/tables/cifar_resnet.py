@@ -14,7 +14,7 @@ FAMILY = Family('cifar_resnet', 'CifarResNet', 'post-activation ResNet (V1)', no
 _row = partial(Architecture, FAMILY)
 
 _HE = 'https://arxiv.org/abs/1512.03385'
-_TIAN = 'https://arxiv.org/abs/1910.10699'  # distillation: four times the thin widths behind a stem of 32
+_TIAN = 'https://arxiv.org/abs/1910.10699'  # distillation: stages four times as wide as _THIN, after a stem of 32
 _WIDE = (64, 128, 256, 512)
 _THIN = (16, 32, 64)
 

@@ -20,7 +20,7 @@ class Dataset(NamedTuple):
     classes: tuple[str, ...]
     mean: Triple  #: mean of the training pixels, scaled to 0 … 1
     std: Triple
-    unknown: str  #: the data set whose test images are the unknown ones when out-of-distribution scores are measured
+    unknown: str  #: data set whose test images serve as unknown images when `Weights.auroc` is measured
 
 
 DATASETS = {

@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 class Family(NamedTuple):
     """What the architectures of one table have in common."""
 
-    name: str  #: of its modules in `resnet_hub.tables` and `resnet_hub.models`; timm groups models by it
-    network: str  #: class in `resnet_hub.models.<name>`
+    name: str  #: name of its modules in `resnet_hub.tables` and `resnet_hub.models`; timm groups models by it
+    network: str  #: name of the class in `resnet_hub.models.<name>`
     title: str
-    norm_first: bool  #: a norm and an activation come before each convolution, not after it (V2)
-    arguments: Mapping[str, str] = MappingProxyType({})  #: arguments that other families lack, with their help texts
+    norm_first: bool  #: whether norm and activation come before each convolution (V2), not after it (V1)
+    arguments: Mapping[str, str] = MappingProxyType({})  #: arguments that other families do not have, with their help
 
     @property
     def has_final_norm(self) -> bool:
-        """Whether a norm may follow the last block, as the argument `final_norm` says."""
+        """Return whether the networks have the argument `final_norm`: a norm after the last block."""
         return 'final_norm' in self.arguments
 
 
@@ -44,9 +44,9 @@ class Architecture(NamedTuple):
 
         Args:
             mean: subtracted from the pixels, scaled to 0 … 1; one value for each channel.
-            std: what they are then divided by.
-            layers: blocks of each stage, where a network has others than this row.
-            fields: further fields, in place of ours where they have the same name.
+            std: by which the result is divided; one value for each channel.
+            layers: number of blocks in each stage, if it differs from this row.
+            fields: further fields; they replace those of the same name.
         """
         return {
             'input_size': (3, 32, 32),

@@ -1,9 +1,9 @@
-"""The table of pretrained weights: weights.csv, and what its rows mean.
+"""The table of pretrained weights: weights.csv, and what its columns mean.
 
-`<architecture>.<tag>` names a row. The tag says the data set, and before it whose weights they are where they are not
-ours ('osmr_cifar10'), and behind it how they were trained where that matters ('cifar10_mix': mixup and cutmix). A row
-stands in the table only if its bytes can be had and their digest is known. `scripts/maintenance/publish.py` writes our
-rows.
+The name of a row is `<architecture>.<tag>`. A tag has up to three parts: the publisher if it is not this project, the
+data set, and the kind of training if it is special. So 'osmr_cifar10' are weights for CIFAR-10 that osmr published, and
+'cifar10_mix' are ours, trained with mixup and cutmix. The table has only weights that can be downloaded and whose
+digest is known. `scripts/maintenance/publish.py` writes the rows of our weights.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.datasets import DATASETS, Dataset, Triple
 
 REPOSITORY = 'org/repo'  #: this project on GitHub
-RAW = f'https://github.com/{REPOSITORY}/raw'  #: followed by a branch or tag and a path: a file of this project
+RAW = f'https://github.com/{REPOSITORY}/raw'  #: f'{RAW}/{branch or tag}/{path}' is the URL of a file of this project
 OWNER = REPOSITORY.partition('/')[0]  #: the account on the Hub that our model cards name
 TABLE = Path(__file__).with_suffix('.csv')
 _ROOT = Path(__file__).parents[2]  # the clone, or the folder that the package is installed in
@@ -27,7 +27,7 @@ _PACKAGED = 'resnet_hub/weights/'  # the folder of the weights that come with th
 
 
 class Publisher(NamedTuple):
-    """Who trained some weights, and on what terms they may be passed on."""
+    """Who published weights, and under which licence."""
 
     name: str
     page: str
@@ -36,7 +36,7 @@ class Publisher(NamedTuple):
 
     @property
     def notice(self) -> str:
-        """The notice that the licences of others ask to pass on with their weights, as Markdown; '' for our own."""
+        """Return the notice, as Markdown, that other publishers' licences require beside their weights; '' for ours."""
         return self.page and (
             f'The weights are those that [{self.name}]({self.page}) published. {self.copyright}. Licence: '
             f'{self.license}; its text is there. Only the names and the format of the tensors were changed.'
@@ -66,24 +66,24 @@ PUBLISHERS = {
 
 
 class Weights(NamedTuple):
-    """A row: what `<architecture>.<tag>` loads, and how good it is.
+    """A row: the file that `<architecture>.<tag>` loads, and how accurate it is.
 
-    Our figures were measured by `resnet-hub evaluate` on the very file, in float32, on all test images. Others' top-1
-    is what they published.
+    `resnet-hub evaluate` measured the figures of our weights on this file, in float32, on all test images. The top-1 of
+    other publishers' weights is the one that they published.
     """
 
     name: str  #: '<architecture>.<tag>'
-    dataset: str  #: gives the classes, and mean and std unless the row says otherwise
+    dataset: str  #: gives the classes; also mean and std unless the row has its own
     publisher: Publisher
-    digest: str  #: 'sha256:' or 'sha1:' of the file, in hexadecimal, whole or its beginning
-    file: str  #: path in this project's repository, or an address; of a zip, the one file in it has the digest
+    digest: str  #: 'sha256:' or 'sha1:' and the digest of the file in hexadecimal, complete or its beginning
+    file: str  #: path in this project's repository, or a URL; in a zip, the digest is that of its only file
     top1: float  #: %
     top5: float | None = None  #: %
     nll: float | None = None  #: mean negative log-likelihood in nats
     ece: float | None = None  #: expected calibration error in %, 15 bins
-    auroc: float | None = None  #: % by the energy score, against the test images of `Dataset.unknown`
+    auroc: float | None = None  #: % of the energy score, against the test images of `Dataset.unknown`
     seed: int | None = None
-    further_top1: tuple[float, ...] = ()  #: of the same recipe with other seeds, whose weights are not published
+    further_top1: tuple[float, ...] = ()  #: %, from runs of the same recipe with other seeds; not published
     model_args: Mapping[str, Any] = MappingProxyType({})
     mean: Triple | None = None
     std: Triple | None = None
@@ -102,33 +102,33 @@ class Weights(NamedTuple):
 
     @property
     def normalisation(self) -> tuple[Triple, Triple]:
-        """Mean and std of the pixels, scaled to 0 … 1, that the network was trained with."""
+        """Return the mean and std with which the network was trained, for pixels scaled to 0 … 1."""
         return self.mean or self.data.mean, self.std or self.data.std
 
     @property
     def path(self) -> Path | None:
-        """Where our weights lie: in the package, or in the folder weights/ of a clone. None for others' weights."""
+        """Return where our file is: in the package, or in the folder weights/ of a clone. None for other publishers."""
         return _ROOT / self.file if self.publisher is RESNET_HUB else None
 
     @property
     def in_package(self) -> bool:
-        """Whether the file comes with the package. Our larger files are in the folder weights/ of a clone alone."""
+        """Return whether the package contains the file. Our larger files are only in the folder weights/ of a clone."""
         return self.file.startswith(_PACKAGED)
 
     def addresses(self, *refs: str) -> list[str]:
-        """The addresses of the file: its publisher's, or in this project's repository one for each branch or tag."""
+        """Return the URLs of the file: that of its publisher, or for ours one for each branch or tag in `refs`."""
         if self.publisher is not RESNET_HUB:
             return [self.file]
         return [f'{RAW}/{ref}/{self.file}' for ref in refs]
 
     @property
     def url(self) -> str | None:
-        """The address of the file; None if it comes with the package."""
+        """Return the URL of the file; None if the package contains it."""
         return None if self.in_package else self.addresses('main')[0]
 
     @property
     def repo_id(self) -> str | None:
-        """'OWNER/NAME' of our larger files on the Hub, where RESNET_HUB_OWNER names an account that has them."""
+        """Return the Hub repository 'OWNER/NAME' of one of our larger files, if RESNET_HUB_OWNER is set; else None."""
         owner = os.environ.get('RESNET_HUB_OWNER')
         return f'{owner}/{self.name}' if owner and self.path and not self.in_package else None
 
@@ -138,12 +138,12 @@ def _numbers(cell: str) -> Any:
 
 
 def _arguments(cell: str) -> dict[str, Any]:
-    """'shortcut_type=A final_norm=True' as keyword arguments."""
+    """Parse 'shortcut_type=A final_norm=True' as keyword arguments."""
     words = dict(item.split('=') for item in cell.split())
     return {key: {'True': True, 'False': False}.get(value, value) for key, value in words.items()}
 
 
-#: the columns of the table: how a cell is read, and how it is written
+#: the columns of the table: a function that reads a cell, and one that writes it
 _COLUMNS: dict[str, tuple[Callable[[str], Any], Callable[[Any], str]]] = {
     'name': (str, str),
     'dataset': (str, str),
@@ -164,7 +164,7 @@ _COLUMNS: dict[str, tuple[Callable[[str], Any], Callable[[Any], str]]] = {
 
 
 def read_table(path: Path = TABLE) -> dict[str, Weights]:
-    """Read the rows of a table by their names. An empty cell means the field's default."""
+    """Read a table, and return its rows by name. An empty cell stands for the default of its field."""
     with open(path, newline='', encoding='utf-8') as file:
         rows = [
             Weights(**{column: _COLUMNS[column][0](cell) for column, cell in line.items() if cell})
@@ -174,7 +174,7 @@ def read_table(path: Path = TABLE) -> dict[str, Weights]:
 
 
 def write_table(path: Path, rows: Iterable[Weights]) -> None:
-    """Write rows as `read_table` reads them, in the order of the architectures and of their tags."""
+    """Write rows in the format of `read_table`, sorted by architecture, each with its default weights first."""
     order = list(ARCHITECTURES)
     with open(path, 'w', newline='', encoding='utf-8') as file:
         writer = csv.writer(file, lineterminator='\n')
@@ -185,10 +185,11 @@ def write_table(path: Path, rows: Iterable[Weights]) -> None:
 
 
 def _rank(row: Weights) -> tuple[Any, ...]:
-    """The order of an architecture's weights: its default first.
+    """Return the sort key of the weights of one architecture. The first ones are its default.
 
-    That is one of CIFAR-10 for the architecture's own arguments, else `create_model(architecture)` would be another
-    network with weights than without. The most accurate of ours comes before the most accurate of others'.
+    CIFAR-10 comes first. Weights that change the architecture's arguments come later: as the default they would make
+    `create_model(architecture, pretrained=True)` another network than without `pretrained`. Then ours come before
+    those of other publishers, and the more accurate ones before the others.
     """
     return [*DATASETS].index(row.dataset), bool(row.model_args), row.publisher is not RESNET_HUB, -row.top1
 
@@ -197,21 +198,21 @@ WEIGHTS: dict[str, Weights] = read_table()
 
 
 def tags(architecture: str) -> list[str]:
-    """The tags that an architecture has weights for, the default first."""
+    """Return the tags of an architecture's weights, the default first."""
     rows = [row for name, row in WEIGHTS.items() if name.startswith(f'{architecture}.')]
     return [row.tag for row in sorted(rows, key=_rank)]
 
 
 def weights_file(name: str) -> Path:
-    """Where the weights `name` ('cifar_resnet20.cifar10') lie in the package."""
+    """Return the path in the package of the weights `name` ('cifar_resnet20.cifar10')."""
     return _ROOT / _PACKAGED / f'{name}.safetensors'
 
 
 def weights_folder(name: str) -> Path:
-    """Where those that are too large for the package lie in a clone."""
+    """Return the folder in a clone for the weights `name`, if they are too large for the package."""
     return _ROOT / 'weights' / name
 
 
 def recipe_file(name: str) -> Path:
-    """The recipe that trained the weights `name`, in the package."""
+    """Return the path in the package of the recipe that trained the weights `name`."""
     return _ROOT / _PACKAGED / f'{name}.toml'

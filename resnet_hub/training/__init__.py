@@ -1,1 +1,1 @@
-"""Recipes, and the trainer that follows them."""
+"""Train a network from a recipe."""

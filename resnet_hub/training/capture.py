@@ -1,4 +1,4 @@
-"""CUDA graphs: a step of hundreds of small kernels starts as one."""
+"""Run a training step as one CUDA graph, which starts hundreds of small kernels with one call."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from collections.abc import Callable
 
 import torch
 
-WARM_UP = 3  #: calls before the capture; in them the optimizer makes its state and cuDNN chooses its kernels
+#: number of calls before the capture, in which the optimizer creates its state and cuDNN chooses its kernels
+WARM_UP = 3
 
 
 class Captured:
-    """A function of no arguments that runs as one CUDA graph from its fourth call on.
+    """A function without arguments that runs as one CUDA graph from its fourth call on.
 
-    The first three calls run as usual, on a stream of their own, which PyTorch asks for before a capture. Every call
-    does the work of one call: none is repeated for the capture.
+    The first three calls run without a graph, on a separate stream, as PyTorch requires before a capture. Every call
+    does the work of exactly one call. scripts/maintenance/check_gpu.py compares captured steps with uncaptured ones.
 
-    No GPU has run this yet; scripts/maintenance/check_gpu.py compares it with uncaptured steps.
-
-    The function must always do the same: it works on the same tensors, in place, and never waits for the GPU.
+    The function must do the same work at each call: change the same tensors in place, and never wait for the GPU.
     """
 
     def __init__(self, function: Callable[[], None]) -> None:

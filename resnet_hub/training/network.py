@@ -1,4 +1,4 @@
-"""The network that is trained: with random weights, or from trained ones with a classifier that fits."""
+"""Make the network to train: with random weights, or from trained weights with a new classifier if needed."""
 
 from __future__ import annotations
 
@@ -17,32 +17,37 @@ _DEFAULT_MODEL = Recipe.model
 
 
 def architecture_of(init: str, model: str) -> str:
-    """Return the architecture of a trained network.
+    """Return the architecture of the trained network from which training starts.
 
     Args:
-        init: its name, see `load_model`.
+        init: name of the trained network, see `load_model`.
         model: the architecture that the recipe names.
 
     Raises:
-        InputError: it is not one of ours, or not the one that the recipe names.
-        ResnetHubError: its weights cannot be had.
+        InputError: the architecture is not one of ours, or not `model`.
+        ResnetHubError: the weights cannot be loaded.
     """
     from resnet_hub.registry import load_model
 
     cfg: Any = load_model(init, 'cpu').pretrained_cfg
     architecture = cfg['architecture']
     if architecture not in ARCHITECTURES:
-        raise InputError(f'{init} is {architecture}, not one of the architectures of resnet-hub list')
+        raise InputError(f'{init} is {architecture}: start from one of the architectures that resnet-hub list shows')
     if model not in (architecture, _DEFAULT_MODEL):
         raise InputError(f'{init} is {architecture}, not {model}: leave out --model')
     return architecture
 
 
 def make_network(recipe: Recipe, task: Task, size: int) -> nn.Module:
-    """Make the network of a recipe for the classes and channels of a task, and for images of a size.
+    """Make the network that a recipe describes.
 
-    From trained weights it keeps the classifier if that knows the same classes in the same order; otherwise the
-    classifier starts from random weights.
+    If the recipe starts from trained weights, the classifier keeps its weights only if it has the same classes in the
+    same order. Otherwise the classifier gets random weights.
+
+    Args:
+        recipe: the architecture, or the trained network to start from.
+        task: the classes, and the mean and std of each channel.
+        size: height and width of the images.
     """
     options: dict[str, Any] = {
         'num_classes': len(task.classes),
@@ -58,12 +63,12 @@ def make_network(recipe: Recipe, task: Task, size: int) -> nn.Module:
 
 
 def model_args(model: nn.Module) -> dict[str, Any]:
-    """Return the arguments, apart from classes and channels, that the network differs by from its architecture."""
+    """Return the arguments that differ from those of the architecture, without classes, channels and pooling."""
     args = get_model_args(model)
     return {name: value for name, value in args.items() if name not in ('num_classes', 'in_chans', 'global_pool')}
 
 
 def freeze_all_but_classifier(model: nn.Module) -> None:
-    """Train the classifier alone."""
+    """Freeze all parameters except those of the classifier."""
     model.requires_grad_(False)
     model.get_classifier().requires_grad_(True)  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropy with the labels, and the distance from a teacher's answers."""
+"""The loss that training minimises: cross-entropy with the labels, and the distance from a teacher's predictions."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from resnet_hub.utils.errors import InputError
 
 
 class Teacher:
-    """A trained network whose answers another one learns (Hinton et al. 2015), with its own normalisation.
+    """A trained network whose predictions the student learns (Hinton et al. 2015). It has its own normalisation.
 
     Args:
-        name: of the network, see `load_model`.
-        device: of the images.
-        task: what the student is trained for.
+        name: name of the network, see `load_model`.
+        device: device of the images.
+        task: classes and normalisation of the student.
 
     Raises:
-        InputError: it knows other classes.
+        InputError: the teacher has other classes, or takes images of another number of channels.
     """
 
     def __init__(self, name: str, device: torch.device, task: Task) -> None:
@@ -32,13 +32,22 @@ class Teacher:
         self.model = load_model(name, str(device)).to(memory_format=torch.channels_last).requires_grad_(False)
         cfg: Any = self.model.pretrained_cfg
         if cfg['num_classes'] != len(task.classes):
-            raise InputError(f'the teacher {name} knows {cfg["num_classes"]} classes, not {len(task.classes)}')
+            raise InputError(
+                f'the teacher {name} knows {cfg["num_classes"]} classes, not {len(task.classes)}: choose a teacher of the '
+                'same classes'
+            )
         taught = tuple(cfg.get('label_names') or ())
         if taught != task.classes and any(taught == row.classes for row in DATASETS.values()):
-            raise InputError(f'the teacher {name} knows {", ".join(taught[:3])} …, not {", ".join(task.classes[:3])} …')
+            raise InputError(
+                f'the teacher {name} knows {", ".join(taught[:3])} …, not {", ".join(task.classes[:3])} …: choose a '
+                'teacher of the same classes'
+            )
         channels = len(task.mean)
         if len(cfg['mean']) != channels:
-            raise InputError(f'the teacher {name} takes images of {len(cfg["mean"])} channels, not {channels}')
+            raise InputError(
+                f'the teacher {name} takes images of {len(cfg["mean"])} channels, not {channels}: choose another teacher, '
+                'or other channels'
+            )
         ours, theirs = (
             torch.tensor(t, device=device).reshape(2, channels, 1, 1)
             for t in ((task.mean, task.std), (cfg['mean'], cfg['std']))
@@ -48,17 +57,17 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        """Return logits (N, classes) of images (N, C, H, W) that are normalised for the student."""
+        """Return the teacher's logits (N, classes) for images (N, C, H, W) that are normalised for the student."""
         return self.model(x * self.scale + self.shift)
 
 
 class Objective:
-    """The loss of a batch: cross-entropy with the labels, and with a teacher's answers where there is one.
+    """The loss of a batch: cross-entropy with the labels, and distillation if there is a teacher.
 
     Args:
-        recipe: says how both parts count, and how targets are smoothed.
-        teacher: maps images to logits.
-        class_weights: weight of each class in the cross-entropy, float32 (classes,); None: all count the same.
+        recipe: gives the weight of distillation, its temperature, and the label smoothing.
+        teacher: the teacher; None for none.
+        class_weights: weight of each class in the cross-entropy, float32 (classes,); None weights all classes equally.
     """
 
     def __init__(self, recipe: Recipe, teacher: Teacher | None, class_weights: Tensor | None = None) -> None:
@@ -68,12 +77,12 @@ class Objective:
         """Return the mean loss in nats.
 
         Distillation is that of Hinton et al. 2015, §2: the logits of both networks are divided by the temperature T.
-        The loss is multiplied by T², so that its gradient keeps its size.
+        The distillation loss is multiplied by T², so that the size of its gradient does not depend on T.
 
         Args:
-            logits: (N, classes) of the student.
+            logits: logits of the student, (N, classes).
             targets: labels, int64 (N,), or shares of the classes, float32 (N, classes).
-            x: the images, (N, C, H, W), for the teacher.
+            x: the images for the teacher, (N, C, H, W).
         """
         loss = F.cross_entropy(logits, targets, self.class_weights, label_smoothing=self.recipe.label_smoothing)
         if self.teacher is None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from resnet_hub.training.recipe import Recipe
 
-#: of the five Newton-Schulz iterations, https://leloykun.github.io/ponder/muon-opt-coeffs/; timm's default too
+#: coefficients of the five Newton-Schulz iterations, https://leloykun.github.io/ponder/muon-opt-coeffs/; as in timm
 _COEFFICIENTS = [
     (4.0848, -6.8946, 2.9270),
     (3.9505, -6.3029, 2.6377),
@@ -33,15 +33,15 @@ _COEFFICIENTS = [
 
 
 class StackedMuon(Muon):
-    """timm's Muon, which orthogonalises all matrices of one shape at once and in a dtype of your choice.
+    """timm's Muon, but it orthogonalises all matrices of one shape at once, in the dtype `dtype`.
 
-    timm's own goes through the matrices one by one, in bfloat16 whatever the hardware. Which parameters are matrices,
-    the update, and the state are the same. timm's step still updates everything else (norms, biases).
+    timm's Muon orthogonalises the matrices one by one, always in bfloat16. Here too, the same parameters count as
+    matrices, and the update and the state are the same. timm's step still updates all other parameters (norms, biases).
 
     Args:
-        params: as for timm's.
-        dtype: of the orthogonalisation.
-        **options: as for timm's.
+        params: see timm's Muon.
+        dtype: dtype of the orthogonalisation.
+        **options: see timm's Muon.
     """
 
     def __init__(self, params: Any, *, dtype: torch.dtype, **options: Any) -> None:
@@ -60,7 +60,7 @@ class StackedMuon(Muon):
         return super().step(closure)
 
     def _step_matrices(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        """Update parameters of one shape, and take their gradients away, so that timm's step leaves them alone."""
+        """Update parameters of one shape, and remove their gradients, so that timm's step skips them."""
         gradients, momentum = [p.grad for p in params if p.grad is not None], group['momentum']
         averages = [self._momentum_of(p) for p in params]
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
@@ -82,7 +82,7 @@ class StackedMuon(Muon):
 
 
 def _is_matrix(p: Tensor) -> bool:
-    """Say whether timm's Muon orthogonalises a parameter; the others get AdamW or NAdamW."""
+    """Return whether timm's Muon orthogonalises a parameter. It updates the others with AdamW or NAdamW."""
     if p.ndim < 2 or 1 in p.shape[:2]:
         return False
     small, large = sorted(p.flatten(1).shape)
@@ -92,8 +92,8 @@ def _is_matrix(p: Tensor) -> bool:
 def _to_matrix(weight: Tensor) -> Tensor:
     """Reshape a weight (out, in, …) to a matrix (out, …·in).
 
-    The order of the columns does not matter, because orthogonalisation commutes with it. This order is that of
-    channels_last memory and needs no copy there.
+    The order of the columns does not change the result of the orthogonalisation. This order is that of channels_last
+    memory, so that such a weight is not copied.
     """
     return weight.movedim(1, -1).flatten(1) if weight.ndim > 2 else weight
 
@@ -106,12 +106,12 @@ def _from_matrix(matrix: Tensor, weight: Tensor) -> Tensor:
 def make_optimizer(model: nn.Module, recipe: Recipe, dtype: torch.dtype = torch.float32) -> torch.optim.Optimizer:
     """Make the optimizer of a recipe. Norms and biases get no weight decay.
 
-    On a GPU the learning rate of every group is a tensor where the optimizer can be captured in a CUDA graph.
+    On a GPU, if a CUDA graph can record the optimizer's step, the learning rate of every group is a tensor.
 
     Args:
         model: the network, on its device.
-        recipe: names the optimizer, any of timm's; its `layer_decay` below 1 lowers the rate of earlier layers.
-        dtype: of Muon's orthogonalisation.
+        recipe: names the optimizer, any of timm's. A `layer_decay` below 1 gives earlier layers a lower learning rate.
+        dtype: dtype of Muon's orthogonalisation.
     """
     if recipe.layer_decay < 1:
         groups = param_groups_layer_decay(model, recipe.weight_decay, layer_decay=recipe.layer_decay)
@@ -135,12 +135,12 @@ def make_optimizer(model: nn.Module, recipe: Recipe, dtype: torch.dtype = torch.
 
 
 def is_capturable(optimizer: torch.optim.Optimizer) -> bool:
-    """Say whether a CUDA graph can record the optimizer's step."""
+    """Return whether a CUDA graph can record the optimizer's step."""
     return any(optimizer.defaults.get(name) for name in ('fused', 'capturable'))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: Tensor) -> None:
-    """Give every group its learning rate: `rate` times its lr_scale, which layer-wise rates have."""
+    """Set the learning rate of every group: `rate` times the group's lr_scale, if `layer_decay` gave it one."""
     for group in optimizer.param_groups:
         scaled = rate * group.get('lr_scale', 1.0)
         if isinstance(group['lr'], Tensor):
@@ -184,7 +184,7 @@ class Average:
 def average_share(decay: float, step: int) -> float:
     """Return the weight of the present values in the average at a step, counted from 0.
 
-    It is 1 - decay, and larger at first: (step + 1)^(-2/3), as timm's ModelEmaV3 warms up. Otherwise a short run would
-    publish its first random weights.
+    It is 1 - decay, or (step + 1)^(-2/3) in the first steps, where this is larger (the warm-up of timm's ModelEmaV3).
+    Otherwise the random weights of the start would dominate the average of a short run.
     """
     return max(1 - decay, (step + 1) ** (-2 / 3))

@@ -1,4 +1,4 @@
-"""A training recipe: everything that decides the weights, apart from the machine's rounding."""
+"""A training recipe: all options that determine the trained weights, apart from rounding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ['FINE_TUNING', 'Recipe', 'fields']
 
 _SIZES = re.compile(r'((8|9|[1-9]\d+):[1-9]\d*( |$))*')
 
-#: what a recipe has that starts from trained weights (`init`) and does not say otherwise
+#: other defaults for recipes that start from trained weights (`init`)
 FINE_TUNING = {'epochs': 20, 'warmup_epochs': 1, 'lr': 0.02}
 
 
@@ -27,7 +27,13 @@ def _option(group: str, default: Any, help: str, choices: tuple[str, ...] = ()) 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The fields of a recipe file (TOML), and the options of `resnet-hub train`, whose --help explains each."""
+    """The options of a training run: the fields of a recipe file (TOML), and the options of `resnet-hub train`.
+
+    `resnet-hub train --help` explains each field.
+
+    Raises:
+        InputError: a field has an impossible value, or fields contradict each other.
+    """
 
     model: str = _option('network', 'cifar_resnet20', 'architecture, one of resnet-hub list')
     init: str = _option(
@@ -114,7 +120,7 @@ class Recipe:
             raise InputError(f'epochs is {self.epochs}: {"; ".join(too_short)}')
 
     def image_size(self, epoch: int) -> int | None:
-        """Return the side of the images in an epoch, counted from 0; None: full size."""
+        """Return the height and width of the images in an epoch, counted from 0; None means full size."""
         for phase in self.image_sizes.split():
             size, epochs = map(int, phase.split(':'))
             if epoch < epochs:
@@ -124,10 +130,14 @@ class Recipe:
 
     @classmethod
     def from_file(cls, path: str | Path | None, **overrides: Any) -> Recipe:
-        """Read a recipe. `overrides` win over its fields, and without a file over the defaults.
+        """Read a recipe from a TOML file.
+
+        Args:
+            path: the file; None takes the default of every field.
+            **overrides: fields that replace those of the file or the defaults.
 
         Raises:
-            InputError: there is no such file, it is not TOML, or a field is unknown or of the wrong type.
+            InputError: there is no such file, it is not TOML, or a field is unknown or has a wrong value or type.
         """
         values = {**(_read(path) if path is not None else {}), **overrides}
         known = {field.name: type(field.default) for field in fields(cls)}
@@ -147,7 +157,7 @@ class Recipe:
         return cls(**complete)
 
     def to_toml(self) -> str:
-        """Write all fields as TOML."""
+        """Return all fields as TOML."""
         return ''.join(f'{name} = {json.dumps(value)}\n' for name, value in asdict(self).items())
 
 
@@ -186,6 +196,6 @@ def _read(path: str | Path) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text(encoding='utf-8'))
     except OSError as error:
-        raise InputError(f'no recipe {path}: {error.strerror}') from error
+        raise InputError(f'the recipe {path} cannot be read: {error.strerror}; check the path') from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f'{path} is not TOML: {error}') from error
+        raise InputError(f'{path} is not TOML: {error}; correct it, or give another recipe') from error

@@ -1,4 +1,7 @@
-"""What a network is trained for: the classes of the images and their normalisation, measured where no table has them."""
+"""The task of a network: the classes of its images and their normalisation.
+
+They come from the table of data sets; for other data they are measured on the training images.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +15,25 @@ from resnet_hub.data.images import Images
 from resnet_hub.data.labelled import LabelledImages
 from resnet_hub.tables.datasets import DATASETS, find_dataset
 
-_LARGEST_AS_IS = 64  #: side of images, in pixels, up to which square images keep their size
-_USUAL_SIZE = 32  #: what larger images, and images that are not square, are resized to
+_LARGEST_AS_IS = 64  #: square images up to this height and width, in pixels, keep their size
+_USUAL_SIZE = 32  #: height and width, in pixels, to which other images are resized
 
 
 @dataclass(frozen=True)
 class Task:
-    """The classes of a data set, and what its images are normalised by."""
+    """The classes of a data set, and the normalisation of its images."""
 
     classes: tuple[str, ...]
-    mean: tuple[float, ...]  #: of each channel, pixels scaled to 0 … 1
-    std: tuple[float, ...]
+    mean: tuple[float, ...]  #: mean of each channel, for pixels scaled to 0 … 1
+    std: tuple[float, ...]  #: standard deviation of each channel
 
     @classmethod
     def of(cls, images: Images, dataset: str) -> Task:
-        """Return the task of a known data set by its table row; that of any other is measured on `images`.
+        """Return the task of a known data set from its table row, or measure it on `images`.
 
         Args:
             images: the training images.
-            dataset: a known data set, or '' for any other.
+            dataset: name of a known data set, or '' to measure.
         """
         if dataset:
             row = find_dataset(dataset)
@@ -40,7 +43,10 @@ class Task:
 
 
 def measure_pixels(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of each channel of uint8 (N, H, W, C), scaled to 0 … 1, to four digits."""
+    """Return mean and standard deviation of each channel of pixels, uint8 (N, H, W, C).
+
+    The pixels are scaled to 0 … 1, and the results rounded to four decimals.
+    """
     values = torch.arange(256, dtype=torch.float64) / 255
     means, deviations = [], []
     for channel in pixels.unbind(3):
@@ -58,24 +64,24 @@ def known_dataset(images: LabelledImages) -> str:
 
 
 def usual_size(images: LabelledImages, channels: int) -> int:
-    """Return the side to which images are resized: that of the first one if it is square and small, else 32."""
+    """Return the height and width of the training images: those of the first one if it is square and small, else 32."""
     width, height = images.open(0, channels).size
     return width if width == height <= _LARGEST_AS_IS else _USUAL_SIZE
 
 
 def split(labels: Tensor, holdout: int) -> tuple[Tensor, Tensor]:
-    """Split images into those to train on and those held out, so that both have the same share of every class.
+    """Split images into those to train on and those to hold out. Both parts have the same share of every class.
 
-    The split is random and always the same, so that runs of several seeds hold out the same images.
+    The split is random but always the same, so that runs with different seeds hold out the same images.
 
     Args:
         labels: int64 (N,).
-        holdout: how many to hold out.
+        holdout: number of images to hold out.
 
     Returns:
         Positions of the images to train on, int64 (N - holdout,), and of those held out, int64 (holdout,).
     """
-    place = np.empty(len(labels))  # of each image in its class, from 0 to 1
+    place = np.empty(len(labels))  # relative position of each image in its class, from 0 to 1
     shuffled = np.random.default_rng(0).permutation(len(labels))
     classes = labels.cpu().numpy()[shuffled]
     for label in np.unique(classes):
@@ -87,7 +93,7 @@ def split(labels: Tensor, holdout: int) -> tuple[Tensor, Tensor]:
 
 
 def describe_classes(counts: Tensor, task: Task) -> str:
-    """Say how many images each class has, the most frequent classes first; of many classes only some."""
+    """Return a line with the number of images of each class, the most frequent first. Of many classes it shows some."""
     ordered = sorted(zip(counts.tolist(), task.classes, strict=True), key=lambda pair: -pair[0])
     shown = [f'{name} {count:,}' for count, name in ordered]
     if len(shown) > 12:
@@ -96,8 +102,8 @@ def describe_classes(counts: Tensor, task: Task) -> str:
 
 
 def balancing_weights(counts: Tensor) -> Tensor:
-    """Return a weight of the loss for each class, float32 (classes,), that makes up for unequal counts.
+    """Return a weight for the loss of each class, float32 (classes,), so that each class has the same total weight.
 
-    It is N / (classes · count), which scikit-learn calls 'balanced'.
+    The weight is N / (classes · count), which scikit-learn calls 'balanced'.
     """
     return counts.sum() / (len(counts) * counts.clamp(min=1).float())

@@ -1,4 +1,4 @@
-"""Train a network: the images in memory, the random numbers of an epoch drawn at once, one flat step."""
+"""Train a network. All images are in memory, and the random numbers of an epoch are drawn before its first step."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ from resnet_hub.utils.files import halve, remove_leftovers, replacing
 
 _logger = logging.getLogger(__name__)
 CHECKPOINT_FILE = 'checkpoint.pt'
-SAVE_EVERY = 30  #: seconds at least between two checkpoints
-SAVE_SHARE = 0.05  #: largest part of the time that checkpoints and pictures take
+SAVE_EVERY = 30  #: smallest number of seconds between two checkpoints
+SAVE_SHARE = 0.05  #: largest share of the time in which checkpoints and plots may be written
 
 
 class Plan(NamedTuple):
@@ -78,19 +78,19 @@ class Plan(NamedTuple):
 
 
 class Trainer:
-    """The state of a run, and how it is saved: weights, their average, optimizer, history, random state.
+    """Trains a network, and saves and loads its state: weights, their average, optimizer, history, random state.
 
     On one GPU the step is captured as a CUDA graph, if the optimizer allows it. Everywhere else the same step runs
-    as usual.
+    without a graph.
 
     Args:
         recipe: what to train and how.
-        images: all training images, on the device to train on.
-        teacher: the network whose answers are learnt too.
-        compile: torch.compile the network.
-        bf16: bf16 autocast, and on a GPU Muon's arithmetic in bf16; None: where the hardware has it.
-        capture: False never captures.
-        task: classes and normalisation; None: those of the data set that the recipe names, or measured on `images`.
+        images: all training images, on the device on which to train.
+        teacher: a network whose predictions are learnt too; None for none.
+        compile: compile the network with torch.compile.
+        bf16: use bf16 autocast, and on a GPU Muon's arithmetic in bf16; None does so if the hardware computes in bf16.
+        capture: False never captures the step as a CUDA graph.
+        task: classes and normalisation; None takes those of the data set in the recipe, or measures them on `images`.
     """
 
     def __init__(
@@ -128,17 +128,17 @@ class Trainer:
         weights = balancing_weights(self.class_counts) if recipe.class_weights == 'balanced' else None
         self.objective = Objective(recipe, teacher, weights)
         fast = torch.bfloat16 if self.bf16 and self.device.type == 'cuda' else torch.float32
-        self.optimizer = make_optimizer(self.model, recipe, fast)  # on processors Muon is faster in float32
+        self.optimizer = make_optimizer(self.model, recipe, fast)  # on CPUs Muon is faster in float32
         self.captures = capture and self.device.type == 'cuda' and world_size() == 1 and is_capturable(self.optimizer)
         self.plan = self._make_plan(0).to(self.device)
-        self.step_number = torch.zeros(1, dtype=torch.int64, device=self.device)  # of the epoch, from 0
+        self.step_number = torch.zeros(1, dtype=torch.int64, device=self.device)  # within the epoch, from 0
         self.loss_sum = torch.zeros((), device=self.device)
-        self.size: int | None = None  # side of the images that the network sees
+        self.size: int | None = None  # height and width of the images in this epoch; None means full size
         self.run_step: Callable[[], None] = self._step
 
     @property
     def averaged(self) -> nn.Module:
-        """The network to evaluate and to publish."""
+        """Return the network to evaluate and to publish: the average of the weights, or the last weights."""
         return self.average.module if self.average else self.model
 
     def train_epoch(self) -> float:
@@ -156,23 +156,23 @@ class Trainer:
         epoch = len(self.history)
         size = self.recipe.image_size(epoch)
         if self.captures and (size != self.size or self.run_step == self._step):
-            self.run_step = Captured(self._step)  # another size of image needs another graph
+            self.run_step = Captured(self._step)  # another image size needs another graph
         self.size = size
         for held, new in zip(self.plan.tensors(), self._make_plan(epoch).tensors(), strict=True):
-            held.copy_(new)  # in place: a graph reads from there
+            held.copy_(new)  # in place, because the graph reads these tensors
         self.step_number.zero_()
         self.loss_sum.zero_()
         self.model.train(self.recipe.trainable == 'all')  # frozen layers keep their running statistics
 
     def _step(self) -> None:
-        """Train on one batch: from the crop to the averaged weights, without waiting for the device."""
+        """Train on one batch: augment, compute the loss, update the weights and their average. Never wait for the GPU."""
         task, plan = self.task, self.plan
         draws = plan.draws.at(self.step_number)
         x, y = self.augmentation.batch(self.images, draws, task.mean, task.std, len(task.classes))
         set_learning_rate(self.optimizer, plan.learning_rate.index_select(0, self.step_number).squeeze(0))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.forward(resize(x, self.size))
-            loss = self.objective(logits.float(), y, x)  # a teacher sees images of the size that it learnt from
+            loss = self.objective(logits.float(), y, x)  # a teacher gets the images at full size
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.recipe.clip_grad:
@@ -186,7 +186,7 @@ class Trainer:
     def _make_plan(self, epoch: int) -> Plan:
         recipe, steps = self.recipe, self.steps_per_epoch
         draws = self.augmentation.draw(self.images.pixels, recipe.batch_size, recipe.seed, epoch)
-        draws = draws._replace(images=draws.images[:, :, rank() :: world_size()])  # each process its share of a batch
+        draws = draws._replace(images=draws.images[:, :, rank() :: world_size()])  # the share of this process
         numbers = range(epoch * steps, (epoch + 1) * steps)
         rates = torch.tensor([learning_rate(recipe, number, steps) for number in numbers])
         shares = torch.tensor([average_share(recipe.ema_decay, number) for number in numbers])
@@ -196,7 +196,7 @@ class Trainer:
         return {'images': len(self.images), **asdict(self.task)}
 
     def save(self, path: Path) -> None:
-        """Write the checkpoint: all that `load` needs to go on."""
+        """Write a checkpoint, from which `load` continues."""
         state = {
             'recipe': asdict(self.recipe),
             'task': self._task_state(),
@@ -212,15 +212,15 @@ class Trainer:
             torch.save(state, temporary)
 
     def load(self, path: Path) -> None:
-        """Go on where `save` left off.
+        """Continue from a checkpoint that `save` wrote.
 
         Raises:
-            InputError: it is of another recipe, or was trained in another precision.
+            InputError: the checkpoint is from an earlier version, another recipe, other images or another precision.
         """
         state = torch.load(path, map_location='cpu', weights_only=True)
         if 'task' not in state:
             raise InputError(
-                f'{path} is of an earlier version, whose runs cannot be resumed: start afresh with another -o'
+                f'{path} is from an earlier version, whose runs cannot be resumed: start a new run with another -o'
             )
         changed = [k for k, v in asdict(self.recipe).items() if state['recipe'].get(k) != v]
         if changed:
@@ -258,34 +258,34 @@ def train(
     bf16: bool | None = None,
     **fields: Any,
 ) -> Path:
-    """Train a network; `output` becomes a model folder for timm's `local-dir:`.
+    """Train a network, and write it as a model folder, which timm loads as `local-dir:FOLDER`.
 
-    `train(model='cifar_resnet20', data='cifar10/', epochs=3)` needs no recipe object: the fields of `Recipe` can be
-    given by name.
+    The fields of `Recipe` can be given by name: `train(model='cifar_resnet20', data='cifar10/', epochs=3)`.
 
-    recipe.toml is written at the start. The weights so far, config.json, history.csv, curves.png and checkpoint.pt are
+    recipe.toml is written at the start. The latest weights, config.json, history.csv, curves.png and checkpoint.pt are
     written after the first epoch, then at most every 30 seconds, and at the end. Therefore an interrupted run can be
-    evaluated and uploaded. The weights that count are the last epoch's; no test image is read. Where torch.distributed
-    is initialised, every process takes its share of each batch, and the first one writes.
+    evaluated and uploaded. The result has the weights of the last epoch. No test image is read.
+
+    If torch.distributed is initialised, every process trains on its share of each batch, and the first one writes.
 
     Args:
-        recipe: what to train, on what, how.
-        output: folder, created; None: runs/MODEL.
-        data: images of any kind that `read_labelled` takes, an `Images`, or a pair of pixels, uint8 (N, H, W, C), and
-            labels, int64 (N,). None fetches the recipe's data set from the Hub.
-        resume: go on from checkpoint.pt; on a CPU the result is that of an unbroken run, bit for bit.
-        device: 'cuda', 'cpu', …; None takes a GPU where there is one.
-        compile: torch.compile the network (faster steps, a minute more at the start).
-        bf16: bf16 autocast, and on a GPU Muon's arithmetic in bf16; None: where the hardware has it.
-        **fields: of the recipe; they win over `recipe`.
+        recipe: what to train and how; None takes the defaults.
+        output: the folder to write; it is created. None writes to runs/MODEL.
+        data: anything that `read_labelled` reads, an `Images`, or a pair of pixels, uint8 (N, H, W, C), and labels,
+            int64 (N,). None downloads the recipe's data set from the Hub.
+        resume: continue from checkpoint.pt. On a CPU the result has the same bits as without the interruption.
+        device: 'cuda', 'cpu', …; None chooses a GPU if there is one.
+        compile: compile the network with torch.compile: faster steps, a minute more at the start.
+        bf16: use bf16 autocast, and on a GPU Muon's arithmetic in bf16; None does so if the hardware computes in bf16.
+        **fields: fields of the recipe; they replace those of `recipe`.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: an unusable recipe or data; a run or a model that exists and is not resumed.
+        InputError: the recipe or the data are unusable; or `output` has a run or a model, and `resume` is False.
         MissingExtraError: a package of the extra 'train' is not installed.
-        ResnetHubError: the loss is not finite; or torch.compile does not work here.
+        ResnetHubError: the loss is not finite, or torch.compile does not work on this machine.
     """
     recipe = replace(recipe, **fields) if recipe else Recipe.from_file(None, **fields)
     output = Path('runs', recipe.model) if output is None else Path(output)
@@ -311,7 +311,7 @@ def train(
 
 
 def _read_images(recipe: Recipe, data: Any) -> tuple[Recipe, Images]:
-    """Read the training images; the recipe then says what they are: data set, size, channels."""
+    """Read the training images. Return the recipe, completed with their data set, size and channels, and the images."""
     if isinstance(data, tuple):
         pixels, labels = map(torch.as_tensor, data)
         data = Images(pixels, labels)
@@ -325,10 +325,10 @@ def _read_images(recipe: Recipe, data: Any) -> tuple[Recipe, Images]:
 
 
 def _split(recipe: Recipe, images: Images) -> tuple[Images, Images]:
-    """Divide the images into those to train on and those held out.
+    """Divide the images into those to train on and those to hold out.
 
     Raises:
-        InputError: too few are left for a batch, or the processes cannot share one.
+        InputError: too few images are left for a batch, or the processes cannot share a batch equally.
     """
     kept = len(images) - recipe.holdout
     if kept <= 0:
@@ -345,7 +345,7 @@ def _split(recipe: Recipe, images: Images) -> tuple[Images, Images]:
 
 @contextmanager
 def _fixed_shapes() -> Iterator[None]:
-    """Let cuDNN try its kernels and keep the fastest, which pays where all batches have the same shape."""
+    """Let cuDNN try its kernels and keep the fastest. This is worthwhile if all batches have the same shape."""
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
         yield
@@ -362,7 +362,7 @@ def _load_teacher(recipe: Recipe, device: torch.device, task: Task) -> Teacher |
         raise
     except ResnetHubError as error:
         raise ResnetHubError(
-            f"the teacher of this recipe cannot be had: {error}; --teacher '' trains without"
+            f"the teacher {recipe.teacher} cannot be loaded: {error}; or train without a teacher: --teacher ''"
         ) from error
 
 
@@ -371,17 +371,17 @@ class Run:
 
     Args:
         trainer: trains the epochs.
-        held_out: images to measure after each epoch; there may be none.
-        output: the folder.
+        held_out: images on which to measure after each epoch; may be empty.
+        output: the folder to write.
     """
 
     def __init__(self, trainer: Trainer, held_out: Images, output: Path) -> None:
         self.trainer, self.held_out, self.output = trainer, held_out, output
         self.saved_epochs = len(trainer.history)
-        self.next_save = 0.0  # the first epoch's end saves
+        self.next_save = 0.0  # save at the end of the first epoch
 
     def begin(self) -> None:
-        """Say what is trained and where. Clear what a killed process left half-written, and write the recipe."""
+        """Remove temporary files that a killed process left, write the recipe, and log what is trained."""
         if not is_first():
             return
         trainer, output = self.trainer, self.output
@@ -396,7 +396,7 @@ class Run:
         most, least = int(trainer.class_counts.max()), int(trainer.class_counts.min())
         if most > 3 * least and trainer.recipe.class_weights == 'none':
             _logger.info(
-                'the classes are unbalanced; --class-weights balanced makes the images of rare ones count more'
+                'the classes are unbalanced; --class-weights balanced gives images of rare classes more weight'
             )
 
     def epochs(self) -> None:
@@ -413,7 +413,7 @@ class Run:
             if is_first():
                 _logger.warning(self._how_to_go_on())
             raise
-        if is_first() and not (self.output / WEIGHTS_FILE).exists():  # a run that was complete, but not its folder
+        if is_first() and not (self.output / WEIGHTS_FILE).exists():  # the weights of a complete run were removed
             self._save()
 
     def _epoch(self) -> None:
@@ -444,12 +444,12 @@ class Run:
 
     def _measure(self) -> dict[str, float]:
         trainer = self.trainer
-        copy_from_first(trainer.averaged.buffers())  # each process has seen other images
+        copy_from_first(trainer.averaged.buffers())  # the running statistics differ among the processes
         metrics = evaluate(trainer.averaged, self.held_out, trainer.task.mean, trainer.task.std)
         return {'holdout_top1': metrics.top1, 'holdout_nll': metrics.nll}
 
     def _save(self) -> None:
-        """Write the checkpoint, the weights so far and the curves."""
+        """Write the checkpoint, the latest weights and the curves."""
         trainer, start = self.trainer, time.perf_counter()
         trainer.save(self.output / CHECKPOINT_FILE)
         _show(trainer.history, self.output, trainer.recipe.model)
@@ -459,7 +459,7 @@ class Run:
         self.next_save = now + max(SAVE_EVERY, (now - start) / SAVE_SHARE)
 
     def _seconds_left(self, seconds: float) -> float:
-        """Estimate the time of the epochs that are left from that of the last one; it grows with the images' area."""
+        """Estimate the time of the remaining epochs from that of the last one, in proportion to the area of the images."""
         recipe, done = self.trainer.recipe, len(self.trainer.history)
         full = self.trainer.images.pixels.shape[1]
         areas = [(recipe.image_size(epoch) or full) ** 2 for epoch in range(recipe.epochs)]
@@ -469,7 +469,7 @@ class Run:
         epoch, output = len(self.trainer.history) + 1, self.output
         stopped = f'stopped in epoch {epoch} of {self.trainer.recipe.epochs}'
         if not self.saved_epochs:
-            return f'{stopped}; nothing is saved before the end of the first epoch'
+            return f'{stopped}; nothing was saved, because the first epoch was not complete'
         return (
             f'{stopped}; {output} holds the network after epoch {self.saved_epochs}. To go on: resnet-hub train '
             f'-o {output} --resume (with the same --data); to measure this network: resnet-hub evaluate local-dir:{output}'
@@ -493,7 +493,7 @@ def _make_config(trainer: Trainer) -> dict[str, Any]:
 
 
 def _describe(trainer: Trainer, held_out: int) -> str:
-    """Say what is trained, on which device, in which precision."""
+    """Return a line that describes the network, the device, the precision and the number of images."""
     recipe, device = trainer.recipe, trainer.device
     parameters = sum(p.numel() for p in trainer.model.parameters())
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{torch.get_num_threads()} threads'
@@ -505,18 +505,22 @@ def _describe(trainer: Trainer, held_out: int) -> str:
 
 
 def _minutes(seconds: float) -> str:
-    """Write a duration as 1:02:03 or 2:03."""
+    """Format a duration as 1:02:03 or 2:03."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
 
 
 def _check(recipe: Recipe, output: Path, resume: bool) -> None:
-    """Refuse what can be refused before any image is read."""
+    """Check the recipe and the folder before any image is read.
+
+    Raises:
+        InputError: a name is unknown, the optimizer cannot be used, or the folder is in use or has nothing to resume.
+    """
     if recipe.dataset:
         find_dataset(recipe.dataset)
     if recipe.model not in ARCHITECTURES:
-        near = did_you_mean(recipe.model, ARCHITECTURES) or '; resnet-hub list shows those there are'
+        near = did_you_mean(recipe.model, ARCHITECTURES) or '; resnet-hub list shows all architectures'
         raise InputError(f'unknown architecture {recipe.model!r}{near}')
     _check_optimizer(recipe)
     checkpoint = output / CHECKPOINT_FILE
@@ -525,29 +529,33 @@ def _check(recipe: Recipe, output: Path, resume: bool) -> None:
     if resume:
         return
     if checkpoint.exists():
-        raise InputError(f'{output} holds a run already: go on with it by --resume, or start anew with another -o')
+        raise InputError(f'{output} already holds a run: continue it with --resume, or give another folder with -o')
     for name in (WEIGHTS_FILE, CONFIG_FILE):
         if (output / name).exists():
-            raise InputError(f'{output} holds a model already ({name}): give another folder with -o')
+            raise InputError(f'{output} already holds a model ({name}): give another folder with -o')
 
 
 def _check_optimizer(recipe: Recipe) -> None:
     from timm.optim import list_optimizers
 
     if recipe.opt not in list_optimizers():
-        near = did_you_mean(recipe.opt, list_optimizers()) or '; timm.optim.list_optimizers() shows them'
+        near = did_you_mean(recipe.opt, list_optimizers()) or '; timm.optim.list_optimizers() lists the known ones'
         raise InputError(f'unknown optimizer {recipe.opt!r}{near}')
     try:
         optimizer = make_optimizer(nn.Linear(1, 1), recipe)
-    except Exception as error:  # values that it does not take, packages that are not there
+    except Exception as error:  # of any kind: a value that it does not accept, a package that is not installed
         reason = ' '.join(str(error).split())
-        raise InputError(f'the optimizer {recipe.opt} refuses the recipe: {reason}') from error
+        raise InputError(
+            f'the optimizer {recipe.opt} refuses the recipe: {reason}; change its values, or use another --opt'
+        ) from error
     if getattr(optimizer, 'is_second_order', False):
-        raise InputError(f'the optimizer {recipe.opt} needs second derivatives, which are not computed: use another')
+        raise InputError(
+            f'the optimizer {recipe.opt} needs second derivatives, which are not computed: use another --opt'
+        )
 
 
 def _show(history: list[dict[str, float]], output: Path, title: str) -> None:
-    """Write the curves as a picture, and as CSV with one line per epoch."""
+    """Write the training curves as a PNG, and as a CSV file with one row per epoch."""
     from resnet_hub.utils.plots import plot_history
 
     plot_history(history, output / CURVES_FILE, title)

@@ -1,1 +1,1 @@
-"""What every room uses: errors, files, the client of the Hub, processes, pictures."""
+"""Helpers for the whole package: errors, files, requests to the Hub, distributed processes, plots."""

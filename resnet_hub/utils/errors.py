@@ -1,4 +1,4 @@
-"""Errors that a user can do something about. The command line prints them as one line."""
+"""Errors that a user can solve. The command line prints each as one line."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ from difflib import get_close_matches
 
 
 class ResnetHubError(Exception):
-    """An operation failed on the way. The command line exits with 1."""
+    """An operation failed although its input was usable. The command line exits with 1."""
 
     exit_code = 1
 
 
 class InputError(ResnetHubError, ValueError):
-    """The input or an option is unusable. The command line exits with 2."""
+    """An input or an option is unusable. The command line exits with 2."""
 
     exit_code = 2
 
 
 class MissingExtraError(ResnetHubError, ImportError):
-    """A package of an optional extra is not installed. The command line exits with 1."""
+    """A package of an optional extra is not installed. The command line exits with 1.
+
+    Args:
+        package: name on PyPI.
+        extra: the extra of resnet-hub that installs it.
+    """
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
@@ -29,6 +34,6 @@ class MissingExtraError(ResnetHubError, ImportError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of an error message that suggests the known names closest to `name`; '' if none is close."""
+    """Return the end of an error message, which suggests the known names closest to `name`; '' if none is close."""
     near = get_close_matches(name, list(known), n=4)
     return f'; did you mean {", ".join(near)}?' if near else ''

@@ -1,4 +1,4 @@
-"""Write files whole or not at all, and the same tensors as the same bytes."""
+"""Write files completely or not at all, and write equal tensors as equal bytes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-_METADATA = {'format': 'pt'}  # safetensors writes several entries in random order, which would change the digest
-_TEMPORARY = '.resnet-hub-'  # in the names of temporary files, so that no file of the user's is taken for one
+_METADATA = {'format': 'pt'}  # only one entry: safetensors writes several in random order, which changes the digest
+_TEMPORARY = '.resnet-hub-'  # marks temporary files, so that we never remove a file of the user
 
 
 @contextmanager
@@ -23,10 +23,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}{_TEMPORARY}{secrets.token_hex(4)}')
     temporary.touch(exist_ok=False)
-    mode = temporary.stat().st_mode  # as the umask wants it
+    mode = temporary.stat().st_mode  # the permissions that the umask gives
     try:
         yield temporary
-        temporary.chmod(mode)  # safetensors replaces the file by one that only its owner may read
+        temporary.chmod(mode)  # safetensors has replaced the file by one that only its owner may read
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -49,12 +49,15 @@ def digest(path: str | Path) -> str:
 
 
 def halve(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict with convolutions and classifier in half precision. Norms, biases and counters stay."""
+    """Return a copy of a state dict with convolutions and classifier in float16.
+
+    Norms, biases and counters keep their dtype.
+    """
     return {k: v.half() if v.ndim > 1 and v.is_floating_point() else v for k, v in state_dict.items()}
 
 
 def encode(state_dict: Mapping[str, Tensor]) -> bytes:
-    """Return the bytes of a safetensors file. The same tensors give the same bytes."""
+    """Return a state dict as the bytes of a safetensors file. Equal tensors give equal bytes."""
     return save(_plain(state_dict), metadata=_METADATA)
 
 
@@ -63,6 +66,6 @@ def _plain(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_weights(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
-    """Write the file whose bytes `encode` returns, without holding them in memory."""
+    """Write the bytes that `encode` returns to a file, without a second copy in memory."""
     with replacing(path) as temporary:
         save_file(_plain(state_dict), temporary, metadata=_METADATA)

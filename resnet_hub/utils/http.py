@@ -1,4 +1,4 @@
-"""Download a file from an address."""
+"""Download a file from a URL."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from urllib.request import Request, urlopen
 
 from resnet_hub.utils.errors import ResnetHubError
 
-TIMEOUT = 30.0  #: seconds that a server may be silent
+TIMEOUT = 30.0  #: seconds without an answer after which the download fails
 
 
 class UnreachableError(ResnetHubError):
-    """A host cannot be reached, so that other files there need not be tried either."""
+    """A host cannot be reached. There is no use in asking it for other files."""
 
 
 def download_file(url: str, path: Path) -> None:
-    """Write what an address holds to the file `path`, with a progress bar on a terminal.
+    """Download `url` to the file `path`, with a progress bar on a terminal.
 
     Raises:
-        UnreachableError: the host cannot be resolved or reached, or is silent.
+        UnreachableError: the host cannot be resolved or reached, or does not answer.
         ResnetHubError: the host has no such file, or the file arrives incomplete.
     """
     from tqdm.auto import tqdm

@@ -1,4 +1,4 @@
-"""Operations on the Hub: limits on waiting and on repetition, and one line for every failure."""
+"""Run operations on the Hub with time limits and retries, and explain every failure in one line."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from huggingface_hub.utils import get_session
 from resnet_hub.utils.errors import InputError, ResnetHubError
 
 _T = TypeVar('_T')
-TIMEOUT = 60.0  #: seconds that the Hub may be silent; the client itself has no limit
+TIMEOUT = 60.0  #: seconds without an answer of the Hub after which a request fails; huggingface_hub has no limit
 _CONNECT_TIMEOUT = 10.0  #: seconds that the first connection to a host may take
-_PAUSES = (1, 3)  #: seconds before an operation is tried again
-_LONGEST_PAUSE = 60
-_PASSING = {408, 412, 429, 500, 502, 503, 504}  #: statuses that may pass; 412: somebody else committed in between
+_PAUSES = (1, 3)  #: seconds before the second and the third attempt
+_LONGEST_PAUSE = 60  #: seconds, also where the Hub asks for more
+_PASSING = {408, 412, 429, 500, 502, 503, 504}  #: statuses worth a retry; 412: somebody else committed in between
 _NO_SPACE = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
@@ -45,17 +45,22 @@ class _UnreachableError(Exception):
 
 
 def ask(what: str, operation: Callable[[], _T]) -> _T:
-    """Run an operation on the Hub, and run it again if it fails in a way that may pass.
+    """Run an operation on the Hub. Run it again, up to twice, after a failure that may be temporary.
 
-    The client repeats some requests by itself (LFS transfers, listings of files) and sends others once: a commit, the
-    creation of a repository, its description, a download that fails with a status of 500 or more or with a wrong length.
+    huggingface_hub repeats some requests by itself: LFS transfers, listings of files. It does not repeat a commit, the
+    creation of a repository, the request for its description, or a download that fails with a status of 500 or more
+    or with a wrong length.
 
     Args:
-        what: the repository, for the beginning of the error.
+        what: the repository, with which the error message begins.
         operation: may be called several times; it must find out by itself what is left to do.
 
+    Returns:
+        What `operation` returns.
+
     Raises:
-        InputError, ResnetHubError: the operation failed, and it is not a bug. The message is one line.
+        InputError: the name of the repository is not valid.
+        ResnetHubError: the operation failed. The message is one line. Errors that look like a bug are raised unchanged.
     """
     for pause in (*_PAUSES, None):
         try:
@@ -73,16 +78,17 @@ def ask(what: str, operation: Callable[[], _T]) -> _T:
 
 
 _lock = threading.Lock()
-_running = 0  #: calls of `ask` in progress, in all threads
-_reached: set[tuple[str, int]] = set()  #: hosts and ports that were connected to since the first of them began
+_running = 0  #: number of `ask` calls in progress, in all threads
+_reached: set[tuple[str, int]] = set()  #: hosts and ports that were reachable since the first of these calls began
 
 
 @contextmanager
 def _time_limit() -> Iterator[None]:
     """Give every request a time limit while the block runs. Blocks may overlap in several threads.
 
-    Most requests of the client have no limit, and some say so explicitly: the hook changes them as they leave. It stays
-    with the client's session, which the whole process shares, and does nothing while no block runs.
+    Most requests of huggingface_hub have no limit, and some ask for none explicitly. Therefore a hook sets the limit
+    just before a request is sent. The hook stays in the session, which the whole process shares, and does nothing
+    while no block runs.
     """
     global _running
     session = get_session()
@@ -110,7 +116,7 @@ def _limit(request: Any) -> None:
 
 
 def _check_reachable(url: Any) -> None:
-    """Connect once to a host that was not connected to yet: the client itself tries for 24 seconds, several times.
+    """Try once to connect to a host that is new. huggingface_hub would try several times, for 24 seconds.
 
     Raises:
         _UnreachableError: the host cannot be resolved or connected to.
@@ -126,7 +132,7 @@ def _check_reachable(url: Any) -> None:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return the failure of a request itself, without what the client wraps around it."""
+    """Return the error of the request itself, without the errors that huggingface_hub wraps around it."""
     wrapped = isinstance(error, LocalEntryNotFoundError) or _is_failed_transfer(error)
     return _cause(error.__cause__) if wrapped and error.__cause__ else error
 
@@ -136,7 +142,7 @@ def _is_failed_transfer(error: BaseException) -> bool:
 
 
 def _is_refused_transfer(error: BaseException) -> bool:
-    """Whether the store found bytes with another digest than the announced one."""
+    """Return whether the Hub's storage received bytes whose digest differs from the announced one."""
     return _is_failed_transfer(error) and _status(_cause(error)) in (400, 422)
 
 
@@ -145,26 +151,26 @@ def _status(error: BaseException) -> int | None:
 
 
 def is_network(error: BaseException) -> bool:
-    """Whether an error is one of httpx (httpx2 in huggingface_hub 2), or one that Xet raises in its place."""
+    """Return whether an error comes from httpx (httpx2 in huggingface_hub 2), or from Xet for the same reasons."""
     of_httpx = any(base.__module__.startswith('httpx') for base in type(error).__mro__)
     of_xet = isinstance(error, ConnectionError | TimeoutError) and not isinstance(error, OfflineModeIsEnabled)
     return _status(error) is None and (of_httpx or of_xet)
 
 
 def _in_client(error: BaseException) -> bool:
-    """Whether the client raised an error, or Xet did, which has no Python frames."""
+    """Return whether huggingface_hub raised an error, or Xet below it, which has no Python frames of its own."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return bool(frames) and frames[-1].f_globals['__name__'].startswith('huggingface_hub')
 
 
 def _is_garbled(error: BaseException) -> bool:
-    """Whether an answer was not JSON, or lacked a key that the client looked up."""
+    """Return whether an answer was not JSON, or lacked a key that huggingface_hub looked up."""
     decoding = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
     return decoding or (isinstance(error, KeyError) and _in_client(error))
 
 
 def _is_broken_transfer(error: BaseException) -> bool:
-    """Whether Xet failed for a reason that is neither the network nor the token."""
+    """Return whether Xet failed for a reason that is neither the network nor the token."""
     return type(error) is RuntimeError and _in_client(error)
 
 
@@ -200,23 +206,23 @@ def _explain(error: BaseException) -> str | None:
     if is_network(error):
         return f'the Hub cannot be reached ({type(error).__name__}); check the connection and run it again'
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
-        return f'no space left to write to ({error.strerror}); free some and run it again'
+        return f'there is no space left on the disk ({error.strerror}); free some and run it again'
     if isinstance(error, HFValidationError):
         return f'{" ".join(str(error).split())}; a repository is called OWNER/NAME'
     if isinstance(error, ValueError) and str(error).startswith(('Invalid metadata', 'LFS batch API')):
         return f'the Hub refuses it ({" ".join(str(error).split())}); correct that and run it again'
     if _is_garbled(error):
-        return 'the answers of the Hub cannot be read; check HF_ENDPOINT and run it again'
+        return 'the answer of the Hub is not what the Hub sends; check HF_ENDPOINT and run it again'
     if _is_broken_transfer(error):
         return f'the transfer failed ({" ".join(str(error).split())}); run it again'
-    if type(error).__name__ == 'XetAuthenticationError':  # of a package that may not be there
+    if type(error).__name__ == 'XetAuthenticationError':  # by name, because its package may not be installed
         return _STATUS[401]
     if isinstance(error, OSError):
-        return f'{" ".join(str(error).split())}; see to that and run it again'
+        return f'{" ".join(str(error).split())}; correct this and run it again'
     return None
 
 
-#: the client's own types of errors, special ones before general ones
+#: what huggingface_hub's own errors mean; subclasses come before their base classes
 _SENTENCES: tuple[tuple[type[BaseException], str], ...] = (
     (OfflineModeIsEnabled, 'HF_HUB_OFFLINE is set; unset it to reach the Hub'),
     (
@@ -234,5 +240,5 @@ _STATUS = {
     403: 'the token lacks this right; use one with write access to this repository (`hf auth login`)',
     412: 'somebody else keeps committing to this repository; run it again later',
     429: 'too many requests; wait a few minutes and run it again',
-    **dict.fromkeys((500, 502, 503, 504), 'the Hub is out of order; run it again later'),
+    **dict.fromkeys((500, 502, 503, 504), 'the Hub does not work at the moment; run it again later'),
 }

@@ -1,4 +1,4 @@
-"""Pictures, where people would rather look. Importing this raises MissingExtraError where matplotlib is missing."""
+"""Draw training curves and evaluations as PNG files. Importing this raises MissingExtraError without matplotlib."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ except ImportError:
 
 
 def plot_history(history: list[dict[str, float]], path: str | Path, title: str = '') -> None:
-    """Draw the loss by epoch, and accuracy and loss on held-out images where there are any, as a PNG.
+    """Draw the loss of each epoch as a PNG, with accuracy and loss on held-out images if the history has them.
 
     Args:
         history: one row per epoch, with epoch, train_loss and perhaps holdout_top1 and holdout_nll.
-        path: of the picture.
-        title: above it.
+        path: where to write the PNG.
+        title: text above the plot.
     """
     epochs = [row['epoch'] for row in history]
     marker = 'o' if len(epochs) == 1 else ''
@@ -43,20 +43,21 @@ def plot_history(history: list[dict[str, float]], path: str | Path, title: str =
 
 
 def plot_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str], path: str | Path, title: str = '') -> None:
-    """A confusion matrix as a PNG: the share of a true class (row) that was taken for each class (column).
+    """Draw a confusion matrix as a PNG: which share of each true class (row) got each prediction (column).
 
     Args:
-        confusion: images by true class (row) and predicted one (column); up to 20 classes are written as numbers too.
-        names: of the classes, in that order.
-        path: of the picture.
-        title: above it.
+        confusion: number of images of each true class (row) and predicted class (column). The plot shows these numbers
+            too if there are at most 20 classes.
+        names: names of the classes, in the same order.
+        path: where to write the PNG.
+        title: text above the plot.
     """
     few = len(names) <= 20
     shares = [[100 * count / (sum(row) or 1) for count in row] for row in confusion]
     size = 4 + (0.4 if few else 0.14) * len(names)
     figure = Figure(figsize=(size + 1, size), layout='constrained')
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap='Blues', norm=PowerNorm(0.4, 0, 100))  # a linear scale shows the diagonal alone
+    image = axes.imshow(shares, cmap='Blues', norm=PowerNorm(0.4, 0, 100))  # a linear scale would hide the errors
     figure.colorbar(image, label='% of the true class', ticks=(0, 1, 5, 20, 50, 100), aspect=40, fraction=0.04)
     axes.set(xlabel='predicted class', ylabel='true class')
     axes.set_title(title, parse_math=False)
@@ -71,12 +72,12 @@ def plot_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str], pat
 
 
 def plot_corruptions(top1: Mapping[str, Sequence[float]], path: str | Path, title: str = '') -> None:
-    """Draw accuracy by corruption (row) and severity (column) as a PNG.
+    """Draw the accuracy at each corruption (row) and severity (column) as a PNG.
 
     Args:
-        top1: accuracy in % at each severity, from 1 on, by corruption.
-        path: of the picture.
-        title: above it.
+        top1: for each corruption, the accuracy in % at the severities 1, 2, ….
+        path: where to write the PNG.
+        title: text above the plot.
     """
     names, severities = [*top1], range(1, len(next(iter(top1.values()))) + 1)
     figure = Figure(figsize=(7, 2 + 0.35 * len(names)), layout='constrained')

@@ -1,3 +1,3 @@
-"""The version of this package. Nothing else states it."""
+"""The version of this package. It is written only here."""
 
 __version__ = '0.1.0'

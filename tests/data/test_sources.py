@@ -83,7 +83,7 @@ def test_image_lists(pixels, tmp_path):
     (lists / 'test_mine.txt').write_text('\n'.join(lines) + '\n')
     check(read_labelled(lists / 'test_mine.txt'), pixels, classes=())
     for text, message in (
-        ('cat.png two\n', 'line 1 is not a path and a whole number'),
+        ('cat.png two\n', 'line 1 must be a path and a whole number'),
         ('\n', 'line 1 is not'),
         ('gone.png 1\n', 'gone.png is in no folder beside or above'),
         (re.sub(' 2$', ' -1', lines[0]), '1 of 1 images have no label'),

@@ -211,7 +211,7 @@ def test_classes_are_matched_by_name(images):
             names,
             "no class 'zebra': the classes of images are cat, zebra; those of the model are airplane,",
         ),
-        (('cat', 'dog'), (), 'the model has 10 classes without names, images has 2: cat, dog'),
+        (('cat', 'dog'), (), 'the model has 10 classes without names, but images has 2: cat, dog'),
     ):
         with pytest.raises(InputError, match=message):
             match_labels(replace(two, classes=classes), own, 10)
@@ -243,7 +243,7 @@ def test_logits_are_float32_whatever_computes_them(model, images):
         (
             lambda net, images: (nn.Sequential(net, nn.Linear(10, 3)), images),
             InputError,
-            'the model has 3 classes, the',
+            'the model has 3 classes, but the',
         ),
         (lambda net, images: (net, Images(images.pixels, images.labels - 1)), InputError, '10 classes, .* label -1'),
         (lambda net, images: (nn.Sequential(net, Divide()), images), ResnetHubError, 'the logits are not finite'),
@@ -267,8 +267,8 @@ def test_the_data_set_follows_from_the_classes():
     assert [dataset_of(cfg(10)), dataset_of(cfg(100)), dataset_of(cfg(10), 'svhn')] == ['cifar10', 'cifar100', 'svhn']
     assert dataset_of(cfg(10, label_names=list('0123456789'))) == 'svhn'
     for arguments, message in {
-        (7, None): 'the model has 7 classes, cifar10 has 10, cifar100 has 100, svhn has 10',
-        (10, 'cifar100'): 'the model has 10 classes, cifar100 has 100',
+        (7, None): 'the model has 7 classes, but cifar10 has 10, cifar100 has 100, svhn has 10',
+        (10, 'cifar100'): 'the model has 10 classes, but cifar100 has 100',
         (10, 'mnist'): "unknown data set 'mnist'",
     }.items():
         with pytest.raises(InputError, match=message):
@@ -294,7 +294,7 @@ def test_the_log_grows(tmp_path, model, images):
     assert (tmp_path / 'old.csv').read_bytes().startswith(committed)
     assert len(old) == len(committed.splitlines()) and old[-1] == {k: new[0][k] for k in old[0]}
     (tmp_path / 'other.csv').write_text('epoch,train_loss\n1,2\n')
-    with pytest.raises(InputError, match=r'other.csv is another table: its columns are epoch, train_loss'):
+    with pytest.raises(InputError, match=r'other.csv is another table, with the columns epoch, train_loss'):
         log_evaluation(tmp_path / 'other.csv', result, model)
 
 
@@ -409,16 +409,16 @@ def test_under_torchrun_the_result_is_that_of_one_process(two_sets, command, tmp
 REFUSED = {
     '{0} --data {root} --bf16 --append log.csv': '--append keeps figures of float32',
     '{0} {1} --data {root} --confusion c.png': '--confusion and --plot take FILE.png for one model, a folder for several',
-    '{0} --data {root} --dataset cifar100': '{0}: the model has 10 classes, cifar100 has 100',
+    '{0} --data {root} --dataset cifar100': '{0}: the model has 10 classes, but cifar100 has 100',
     'resnet18 --data {root}': 'resnet18: {root} holds several data sets: give the folder of one, cifar10, svhn',
-    'resnet18 --data {root} --dataset cifar10': 'resnet18: the model has 1000 classes, cifar10 has 10',
+    'resnet18 --data {root} --dataset cifar10': 'resnet18: the model has 1000 classes, but cifar10 has 10',
     '{0} --data {root} --ood {root} --per-class': '--ood has other results: leave out --per-class',
     '{0} --data {root} --ood {root} --shift': '--ood and --shift are measured one at a time',
     '{0} --data {root} --knn': '--knn is a score of out-of-distribution images',
     '{0} --data {root} --plot c.png': '--plot draws the table of corrupted images',
     '{root}/net --data {root}': 'for the model in this folder write local-dir:{root}/net',
     '{0} --data {root} --device gpu': "unknown device 'gpu'",
-    '{0} --data {root} --device cuda:99': 'cuda:99 is not there',
+    '{0} --data {root} --device cuda:99': 'there is no cuda:99',
 }
 
 

@@ -127,7 +127,7 @@ def test_it_only_infers():
     assert fast.eval() is fast and fast.train(False) is fast
     assert not any(module.training for module in fast.modules())
     for refused in (fast.train, nn.Sequential(fast).train):
-        with pytest.raises(ResnetHubError, match='only infers: train the one'):
+        with pytest.raises(ResnetHubError, match='cannot be trained: train the network'):
             refused()
     assert not any(parameter.requires_grad for parameter in fast.parameters())
     assert not fast(images(2, 3, 32, 32).requires_grad_()).requires_grad
@@ -301,7 +301,7 @@ def test_refused():
         def forward(self, x):
             return self.bn2(self.conv(self.bn1(self.conv(x))))
 
-    with pytest.raises(InputError, match='conv is called more than once: bn1 cannot be folded into conv'):
+    with pytest.raises(InputError, match='conv is called more than once, so that bn1 cannot be folded into conv'):
         optimize(Shared())
     with pytest.raises(InputError, match=r'torch\.fx cannot trace Deciding') as caught:
         optimize(Deciding())

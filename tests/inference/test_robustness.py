@@ -60,7 +60,7 @@ def test_other_folders(corrupted, tmp_path):
         evaluate_corruptions(MODEL, tmp_path)
     np.save(tmp_path / 'fog.npy', np.zeros((7, 32, 32, 3), np.uint8))
     np.save(tmp_path / 'labels.npy', np.zeros(7, int))
-    with pytest.raises(InputError, match='7 images, which are not five severities'):
+    with pytest.raises(InputError, match='7 images, which cannot be 5 severities'):
         evaluate_corruptions(MODEL, tmp_path)
 
 

@@ -257,7 +257,10 @@ def test_a_failure_that_passes_is_waited_out(damage, on_hub, hub):  # noqa: F811
     ('damage', 'message'),
     [
         ('wrong', rf'hf-hub:org/{LARGE} has sha256 [0-9a-f]{{64}}, not '),
-        (503, rf'cannot be downloaded \(hf-hub:org/{LARGE}: the Hub is out of order.*; http://.*/raw/main/.* 404'),
+        (
+            503,
+            rf'cannot be downloaded \(hf-hub:org/{LARGE}: the Hub does not work at the moment.*; http://.*/raw/main/.* 404',
+        ),
         ('no repository', f'neither at {ROOT}/weights/{LARGE}/.*: no such repository.* train --recipe {LARGE} -o '),
         ('offline', 'cannot be downloaded .*HF_HUB_OFFLINE is set.* set RESNET_HUB_OWNER'),
     ],

@@ -116,7 +116,7 @@ def test_killed_and_resumed_is_the_unbroken_run(finished, tiny_data, tmp_path):
 
 
 def test_a_run_is_neither_overwritten_nor_invented(finished, tiny_data, tmp_path):
-    with pytest.raises(InputError, match='holds a run already: go on with it by --resume'):
+    with pytest.raises(InputError, match='already holds a run: continue it with --resume'):
         train(RECIPE, finished, tiny_data[0])
     with pytest.raises(InputError, match=r'nothing to resume: .*checkpoint\.pt does not exist'):
         train(RECIPE, tmp_path, tiny_data[0], resume=True)
@@ -130,7 +130,7 @@ def test_a_run_is_neither_overwritten_nor_invented(finished, tiny_data, tmp_path
 def test_a_finished_model_is_not_replaced(tiny_data, tmp_path):
     for name in ('model.safetensors', 'config.json'):
         (tmp_path / name).mkdir(parents=True)
-        with pytest.raises(InputError, match=rf'holds a model already \({name}\)'):
+        with pytest.raises(InputError, match=rf'already holds a model \({name}\)'):
             train(RECIPE, tmp_path, tiny_data[0])
         (tmp_path / name).rmdir()
 
