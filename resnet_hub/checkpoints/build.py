@@ -1,4 +1,4 @@
-"""Build the network that the shapes of renamed tensors show, and load the tensors strictly."""
+"""Find the network from the shapes of its tensors, build it, and load every tensor into it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _BLOCKS = {(3, 3): 'basic', (1, 1): 'bottleneck'}  #: by the kernel of the first
 
 
 def find_network(renamed: Renamed) -> Network:
-    """Return the network that a few shapes show; `load_strictly` compares every shape with it.
+    """Return the network that a few shapes show. `load_strictly` then compares every shape with it.
 
     Raises:
-        InputError: a tensor is missing that tells the network.
+        InputError: a tensor is missing without which the network is unknown.
     """
     tensors = renamed.tensors
     blocks: dict[int, set[int]] = defaultdict(set)
@@ -32,7 +32,7 @@ def find_network(renamed: Renamed) -> Network:
     stages = range(1, 1 + max(blocks))
     if len(stages) not in (3, 4):
         refuse(f'{len(stages)} stages of residual blocks, where three or four were expected; {OTHER}')
-    for stage in stages:  # before anything is built: a number may be absurd
+    for stage in stages:  # before anything is built, because a number in a damaged file may be huge
         for index in range(max(1, len(blocks[stage]))):
             _get(renamed, f'layer{stage}.{index}.conv1.weight')
     firsts = [tensors[f'layer{stage}.0.conv1.weight'] for stage in stages]
@@ -58,10 +58,10 @@ def find_network(renamed: Renamed) -> Network:
 
 
 def load_strictly(network: Network, renamed: Renamed) -> ResidualNet:
-    """Build a network without memory and give it the tensors, each in its place, every place one tensor.
+    """Build a network on the meta device, and assign it the tensors. Each parameter and buffer needs exactly one.
 
     Raises:
-        InputError: a tensor is unexpected, has another shape or type than its place, or is missing.
+        InputError: a tensor is unexpected, is missing, or has a wrong shape or dtype.
     """
     try:
         model = network.build(device='meta').eval()
@@ -77,7 +77,7 @@ def load_strictly(network: Network, renamed: Renamed) -> ResidualNet:
             refuse(f'{show(source)} is {tensor.dtype}, where floating-point numbers were expected')
         if tensor.shape != target[key].shape:
             refuse_shape(source, tensor.shape, target[key].shape)
-    # counters of batches may be missing, as in files of PyTorch before 0.4.1: torch sets them to 0
+    # num_batches_tracked may be missing, as in files of PyTorch before 0.4.1; torch then sets it to 0
     missing = nn.Module.load_state_dict(model, tensors, strict=False, assign=True).missing_keys
     for key in missing:
         _refuse_missing(renamed, key, target[key])

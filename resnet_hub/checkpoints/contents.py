@@ -1,4 +1,4 @@
-"""Find the network in a file: its state dict among containers, optimisers, averages and other networks."""
+"""Find the state dict of the network in a file, which may also hold containers, optimisers and other networks."""
 
 from __future__ import annotations
 
@@ -15,16 +15,23 @@ from resnet_hub.checkpoints.vocabulary import IGNORED, parse_block
 class StateDict(NamedTuple):
     """The tensors of one network in a file."""
 
-    name: str  #: containers and prefix, joined by dots; what `--key` takes
-    prefix: str  #: what stands before the names of the residual blocks
+    name: str  #: containers and prefix, joined by dots; `--key` selects by this name
+    prefix: str  #: the beginning of all keys, before the names of the residual blocks
     tensors: dict[str, Tensor]
 
 
 def find_state_dict(tree: Any, key: str | None = None) -> tuple[StateDict, dict[str, str]]:
-    """Return the one network of a file, or the one that `key` names, and the tensors beside it with what they are.
+    """Find the only network of a file, or the one that `key` names.
+
+    Args:
+        tree: nested containers with tensors in them.
+        key: the name of the network; needed if there are several.
+
+    Returns:
+        The network, and the tensors that do not belong to it: their names, and why they are left out.
 
     Raises:
-        InputError: the file holds no residual network, several without a `key`, or none of that name.
+        InputError: the file holds no residual network, several but `key` is None, or none of this name.
     """
     mappings: list[tuple[str, dict[str, Tensor]]] = []
     beside = {}
@@ -52,7 +59,7 @@ def find_state_dict(tree: Any, key: str | None = None) -> tuple[StateDict, dict[
 
 
 def _mappings(tree: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield every mapping that holds tensors under strings, with the dotted path to it, except those of optimisers."""
+    """Yield every mapping with tensors under string keys, and the dotted path to it. Optimisers are left out."""
     seen: set[int] = set()
     stack: list[tuple[str, Any]] = [('', tree)]
     while stack:
@@ -70,13 +77,13 @@ def _mappings(tree: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
 
 
 def _networks(path: str, tensors: dict[str, Tensor]) -> Iterator[StateDict]:
-    """Yield the networks of one mapping: one for every prefix that has residual blocks behind it."""
+    """Yield the networks of one mapping: one for every prefix that is followed by the names of residual blocks."""
     places = [parse_block(key.rpartition('.')[0]) for key, tensor in tensors.items() if tensor.ndim == 4]
     prefixes = sorted({place.prefix for place in places if place})
     for prefix in prefixes:
         longer = tuple(other for other in prefixes if len(other) > len(prefix))
         own = {key: tensor for key, tensor in tensors.items() if not key.startswith(longer)}
-        if len(prefixes) > 1:  # what belongs to none of several networks is left out
+        if len(prefixes) > 1:  # leave out tensors that belong to none of the networks
             own = {key: tensor for key, tensor in own.items() if key.startswith(prefix)}
         yield StateDict('.'.join(filter(None, (path, prefix.rstrip('.')))), prefix, own)
 

@@ -19,7 +19,7 @@ from resnet_hub.utils.errors import InputError
 from resnet_hub.utils.files import digest, replacing, save_weights
 
 WEIGHTS_FILE = 'model.safetensors'
-PICKLE_FILE = 'pytorch_model.bin'  #: what timm wrote in its place before, and on request still does
+PICKLE_FILE = 'pytorch_model.bin'  #: earlier versions of timm wrote this pickle instead, and timm still can
 CONFIG_FILE = 'config.json'
 CARD_FILE = 'README.md'
 #: what `resnet-hub evaluate local-dir:FOLDER --json` prints: a list of model, dataset, split, top1, top5, nll, images
@@ -32,19 +32,21 @@ _MODEL_FILES = {WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, '.gitattributes'}
 
 @contextmanager
 def new_folder(folder: str | Path, force: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its place when the block ends, and vanishes if the block fails.
+    """Give a temporary folder beside `folder`. It replaces `folder` when the block ends, and is removed if it fails.
 
-    An empty folder stays where it is and gets the files, config.json last.
+    An empty folder is not replaced, but filled with the files, config.json last.
 
     Raises:
-        InputError: `folder` exists; or, with `force`, it is not a model folder, which alone may be replaced.
+        InputError: `folder` exists. With `force`: it exists and is neither empty nor a model folder without other files.
     """
     folder = Path(folder).absolute()
     if folder.exists() and not force:
         raise InputError(f'{folder} exists already: give another folder or --force')
     if folder.exists() and not (folder.is_dir() and {item.name for item in folder.iterdir()} <= _MODEL_FILES):
-        raise InputError(f'{folder} is not a model folder alone, and is never replaced: give another one')
-    empty = folder.exists() and not any(folder.iterdir())  # perhaps a mount, or where somebody stands: it stays
+        raise InputError(
+            f'{folder} has other files than those of a model folder, and is never replaced: give another folder'
+        )
+    empty = folder.exists() and not any(folder.iterdir())  # may be a mount or a working directory: keep it
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder if empty else folder.parent))
     new, old = scratch / 'new', scratch / 'old'
@@ -80,17 +82,27 @@ def make_config(
     dtype: torch.dtype = torch.float32,
     **provenance: Any,
 ) -> dict[str, Any]:
-    """config.json of a network.
+    """Return the content of config.json for a network.
 
-    `num_classes` and `label_names` stand at the root alone: transformers reads them only there, and fails on
-    `num_classes` among the model arguments. `provenance` (digests, recipe, source) stands at the root too, where
-    timm ignores what it does not know.
+    `num_classes` and `label_names` are only at the root: transformers reads them only there, and fails on
+    `num_classes` in `model_args`. `provenance` is at the root too, where timm ignores unknown fields.
+
+    Args:
+        architecture: a name in the table of architectures.
+        mean, std: normalisation of the images, one number for each channel, for pixels scaled to 0 … 1.
+        num_classes: number of classes.
+        in_chans: number of channels of the images.
+        image_size: height and width of the images.
+        label_names: names of the classes.
+        model_args: the arguments that differ from those of the architecture.
+        dtype: dtype of the weights.
+        provenance: further fields: digests, recipe, source.
     """
     cls, row = network_class(architecture), ARCHITECTURES[architecture]
     model_args = dict(model_args or {})
     cfg = row.pretrained_cfg(tuple(mean), tuple(std), model_args.get('layers'), num_classes=num_classes)
     cfg['input_size'] = (in_chans, image_size, image_size)
-    cfg['pool_size'] = tuple(-(-side * image_size // 32) for side in cfg['pool_size'])  # at the last stage
+    cfg['pool_size'] = tuple(-(-side * image_size // 32) for side in cfg['pool_size'])  # size of the last feature map
     if in_chans != 3:
         model_args['in_chans'] = in_chans
     config = {
@@ -109,27 +121,27 @@ def make_config(
 
 
 def check_folder(folder: str | Path) -> None:
-    """Compare the weights with the digest that config.json has of them, if it has one.
+    """Compare the weights with their digest in config.json, if it has one.
 
     Neither safetensors nor torch notices a flipped bit in a tensor.
 
     Raises:
-        InputError: they differ.
+        InputError: the digests differ.
     """
     weights = Path(folder) / WEIGHTS_FILE
     try:
         wanted = json.loads((Path(folder) / CONFIG_FILE).read_text(encoding='utf-8')).get('sha256')
     except (OSError, ValueError, AttributeError):
-        return  # a config that is missing or broken is for others to refuse
+        return  # the caller refuses a config that is missing or broken
     if wanted and weights.is_file() and wanted != (found := digest(weights)):
         raise InputError(
-            f'{weights} is not the file that {CONFIG_FILE} has the digest of: {CONFIG_FILE} says {wanted}, it has '
-            f'{found}; it is damaged or of another training: get both again'
+            f'{weights} does not have the digest that {CONFIG_FILE} gives: it has {found}, not {wanted}. It is damaged or '
+            'from another training: get both files again'
         )
 
 
 def write_folder(folder: str | Path, state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> Path:
-    """Write model.safetensors and config.json, each whole or not at all; config.json gets the weights' digest."""
+    """Write model.safetensors and config.json, each completely or not at all. Add the weights' digest to config.json."""
     folder = Path(folder)
     save_weights(folder / WEIGHTS_FILE, state_dict)
     config = {**config, 'sha256': digest(folder / WEIGHTS_FILE)}

@@ -1,6 +1,6 @@
-"""The table of layouts: how well-known code bases spell the keys of a whole network. `convert --to` writes them.
+"""The table of layouts: how well-known code bases name the tensors of a network. `convert --to` writes them.
 
-Reading does not need a layout: see `vocabulary`. A new layout is one more row.
+Reading a checkpoint does not need this table, see `vocabulary`. To add a layout, add a row.
 """
 
 from __future__ import annotations
@@ -15,26 +15,27 @@ from resnet_hub.utils.errors import InputError, did_you_mean
 
 
 class Layout(NamedTuple):
-    """How one code base spells a network, and which networks it can spell.
+    """The names of one code base, and the networks that it has names for.
 
-    In a spelling {s} numbers the stages from 1 and {t} from 2, {i} the blocks of a stage from 0 and {u} from 1, and
-    {k} the layers of a branch from 1.
+    In a name, {s} is the number of the stage from 1, {t} the same from 2, {i} the number of the block in its stage from
+    0, {u} the same from 1, and {k} the number of the layer in the branch from 1. In an nn.Sequential branch, {c} is the
+    position of the convolution and {n} that of its norm.
     """
 
     block: str
     conv: str
     norm: str
-    shortcut: tuple[str, ...]  #: convolution and norm (V1), or the convolution alone (V2)
-    stem: tuple[str, ...]  #: likewise
+    shortcut: tuple[str, ...]  #: convolution and norm (V1), or only the convolution (V2)
+    stem: tuple[str, ...]  #: convolution and norm (V1), or only the convolution (V2)
     classifier: str
     final_norm: str = ''
-    norm_first: tuple[bool, ...] = (False, True)  #: V1, V2
+    norm_first: tuple[bool, ...] = (False, True)  #: False for V1, True for V2
     stages: tuple[int, ...] = (3, 4)
     blocks: tuple[str, ...] = ('basic', 'bottleneck')
     shortcut_types: tuple[str, ...] = ('A', 'B')
     final_norms: tuple[bool, ...] = (False, True)
-    wrapper: str = ''  #: before every key
-    container: str = ''  #: the key under which the author's files hold the state dict
+    wrapper: str = ''  #: prefix of every key
+    container: str = ''  #: key of the state dict in the author's files
 
 
 _V1, _V2 = (False,), (True,)
@@ -72,7 +73,7 @@ LAYOUTS = {
         wrapper='module.',
         container='state_dict',
     ),
-    # kuangliu/pytorch-cifar; robust training with a final norm, and tutorials, after it
+    # kuangliu/pytorch-cifar, and code derived from it: robust training with a final norm, tutorials
     'kuangliu': _KUANGLIU._replace(container='net'),
     'kuangliu_norm': _KUANGLIU._replace(final_norm='bn', norm_first=_V2, final_norms=(True,)),
     'article': _KUANGLIU._replace(norm_first=_V1),
@@ -123,7 +124,7 @@ def find_layout(name: str) -> Layout:
 
 
 def cannot_hold(layout: Layout, network: Network) -> str:
-    """Return what keeps a layout from spelling a network; '' if it can."""
+    """Return why a layout has no names for a network; '' if it has."""
     norm_first, final_norm = network.family.norm_first, network.final_norm
     limits: list[tuple[Any, tuple[Any, ...], str]] = [
         (norm_first, layout.norm_first, 'pre-activation:'),
@@ -139,10 +140,10 @@ def cannot_hold(layout: Layout, network: Network) -> str:
 
 
 def to_layout(state_dict: Mapping[str, Tensor], network: Network, name: str) -> dict[str, Tensor]:
-    """Return a native state dict under the keys of a layout.
+    """Rename the keys of a native state dict to those of a layout.
 
     Raises:
-        InputError: the table has no such layout, or the layout cannot spell this network.
+        InputError: the table has no such layout, or the layout has no names for this network.
     """
     layout = find_layout(name)
     if reason := cannot_hold(layout, network):
@@ -152,7 +153,7 @@ def to_layout(state_dict: Mapping[str, Tensor], network: Network, name: str) -> 
 
 
 def spell(layout: Layout, key: str) -> str:
-    """Return a native key ('layer1.0.conv1.weight') as a layout spells it."""
+    """Return the name of a layout for a native key ('layer1.0.conv1.weight')."""
     module, _, parameter = key.rpartition('.')
     parts = module.split('.')
     if parts[0].startswith('layer'):

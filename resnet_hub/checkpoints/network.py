@@ -1,4 +1,4 @@
-"""A network apart from its weights."""
+"""The structure of a network, without its weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FAMILIES = (cifar_resnet.FAMILY, preact_resnet.FAMILY)
 
 @dataclass(frozen=True)
 class Network:
-    """Everything that decides a network's function, except its weights."""
+    """Everything that determines the function of a network, except its weights."""
 
     family: Family
     block: str
@@ -36,7 +36,7 @@ class Network:
         return network
 
     def following_norm(self, conv: str) -> str | None:
-        """Return the norm that alone reads a convolution's output; None where something else reads it too."""
+        """Return the norm that reads a convolution's output; None if not only a norm reads it."""
         owner, _, leaf = conv.rpartition('.')
         if not self.family.norm_first:
             return f'{owner}.1' if leaf == '0' else conv.replace('conv', 'bn')
@@ -45,7 +45,7 @@ class Network:
         return f'{owner}.bn{number + 1}' if number < last else None
 
     def architecture(self) -> tuple[str, dict[str, Any]]:
-        """Return the architecture that is this network or comes closest, and the arguments that differ from it."""
+        """Return the name of the closest architecture, and the arguments that differ from it; {} if it is the same."""
         differences = {name: self._difference(row) for name, row in ARCHITECTURES.items() if row.family == self.family}
 
         def distance(name: str) -> tuple[Any, ...]:
@@ -61,6 +61,6 @@ class Network:
         theirs = {'shortcut_type': 'B', 'final_norm': True, **row.model_args()}
         fields = ['block', 'layers', 'widths', 'shortcut_type', *(['final_norm'] if self.family.norm_first else [])]
         args = {name: getattr(self, name) for name in fields if getattr(self, name) != theirs[name]}
-        # a row that names no stem width has that of its first stage, so that new widths bring a new stem along
+        # without a stem_width the stem is as wide as the first stage, so that other widths change the stem too
         stem = theirs.get('stem_width', args.get('widths', row.widths)[0])
         return {**args, 'stem_width': self.stem_width} if self.stem_width != stem else args

@@ -1,4 +1,4 @@
-"""What to do with a state dict besides renaming: checks, pruning masks, input constants, biases before norms."""
+"""Change a state dict beyond renaming: check tensors, apply pruning masks, remove input constants, fold biases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def check_tensor(name: str, tensor: Tensor) -> None:
-    """Refuse a tensor that is not a plain one with all its numbers in the file, all of them finite."""
+    """Refuse a tensor that is sparse, quantised or complex, is not completely in the file, or is not finite."""
     if tensor.layout != torch.strided or tensor.is_quantized:
         kind = 'quantised' if tensor.is_quantized else tensor.layout
         refuse(f'{show(name)} is a {kind} tensor, not a plain one: save it as float32')
@@ -28,7 +28,7 @@ def check_tensor(name: str, tensor: Tensor) -> None:
         return
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         refuse(f'{show(name)} has shape {tuple(tensor.shape)} but fewer numbers in the file: write the file again')
-    # a sum is finite only if all its terms are, and takes no memory; it may overflow where they are
+    # A finite sum shows that all terms are finite, and needs no memory. An infinite one may only be an overflow.
     if tensor.is_floating_point() and not math.isfinite(float(tensor.sum())) and not bool(tensor.isfinite().all()):
         worst = 'NaN' if bool(tensor.isnan().any()) else 'infinite'
         refuse(f'{show(name)} has {worst} values, and so would every output: take an earlier checkpoint')
@@ -37,12 +37,12 @@ def check_tensor(name: str, tensor: Tensor) -> None:
 
 
 def apply_masks(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
-    """Replace weight_orig and weight_mask of torch.nn.utils.prune by their product, the weight.
+    """Replace weight_orig and weight_mask of torch.nn.utils.prune by the weight, their product.
 
-    Any other mask is left out where its weight is zero wherever the mask is, because applying it changes nothing.
+    Any other mask is left out if the weight is zero wherever the mask is zero, because it then changes nothing.
 
     Returns:
-        the tensors, the masks left out and why, and notes.
+        The tensors, the masks that were left out with the reason, and notes for the user.
     """
     result, dropped, products = dict(tensors), {}, 0
     for name in tensors:
@@ -66,13 +66,20 @@ def apply_masks(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
 
 def _check_mask(name: str, mask: Tensor, weight: Tensor) -> None:
     if mask.shape != weight.shape or not bool(((mask == 0) | (mask == 1)).all()):
-        refuse(f'{show(name)} is no mask of zeros and ones of shape {tuple(weight.shape)}: save the masked weights')
+        refuse(
+            f'{show(name)} must be a mask of zeros and ones of shape {tuple(weight.shape)}, and is not: save the masked '
+            'weights'
+        )
 
 
 def take_input_constants(
     tensors: dict[str, Tensor], prefix: str
 ) -> tuple[dict[str, Tensor], tuple[float, ...], tuple[float, ...]]:
-    """Take out mean and std of a layer before the stem that computes (x - mean) / std; () and () without one."""
+    """Remove the mean and std of a layer before the stem that computes (x - mean) / std.
+
+    Returns:
+        The other tensors, the mean and the std; () and () if there is no such layer.
+    """
     names = {key: without_wrappers(key, prefix) for key in tensors if not parse_block(key.rpartition('.')[0])}
     means = [key for key, name in names.items() if re.fullmatch(INPUT_MEAN, name)]
     stds = [key for key, name in names.items() if re.fullmatch(INPUT_STD, name)]
@@ -82,19 +89,19 @@ def take_input_constants(
         refuse_tensor(*next((key, tensors[key].shape) for key in (means or stds)))
     mean, std = (tuple(map(float, tensors[key].double().flatten())) for key in (means[0], stds[0]))
     if not all(0 <= value <= 1 for value in mean) or not all(0.05 < value <= 1 for value in std):
-        refuse(f'{show(means[0])} and {show(stds[0])} are no mean and std of pixels from 0 to 1: {OTHER}')
+        refuse(f'{show(means[0])} and {show(stds[0])} are not the mean and std of pixels from 0 to 1: {OTHER}')
     return {key: tensor for key, tensor in tensors.items() if key not in (means[0], stds[0])}, mean, std
 
 
 def fold_biases(renamed: Renamed, network: Network) -> tuple[Renamed, list[str]]:
-    """Subtract the bias of each convolution from the running mean of the norm that alone reads its output.
+    """Subtract the bias of each convolution from the running mean of the norm after it.
 
-    A norm subtracts its running mean m, so that norm(x + b) with m is norm(x) with m - b. A bias that something else
-    reads too stays, and is refused later.
+    A norm subtracts its running mean m. Therefore norm(x + b) with the mean m equals norm(x) with the mean m - b. If not
+    only a norm reads the convolution's output, its bias stays, and the file is refused later.
     """
     tensors, folded = dict(renamed.tensors), 0
     convs = [key[:-7] for key in tensors if re.fullmatch(r'.*conv\d\.weight|.*\.0\.weight', key)]
-    kinds: dict[str, dict[bool, str]] = defaultdict(dict)  # by place in the block, so that one lost bias is noticed
+    kinds: dict[str, dict[bool, str]] = defaultdict(dict)  # by position in the block, to notice a single missing bias
     for name in convs:
         place = 'stem' if '.' not in name else name.split('.', 2)[2]
         kinds[place][f'{name}.bias' in tensors] = f'{renamed.sources[f"{name}.weight"].removesuffix("weight")}bias'

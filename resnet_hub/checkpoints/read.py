@@ -1,7 +1,7 @@
-"""Read a checkpoint file into tensors without running any code in it.
+"""Read the tensors of a checkpoint file without running any code in it.
 
-It reads safetensors, torch's zip files, torch's older pickles, and zip files that hold one of them. Pickles go
-through torch's restricted unpickler with a fixed list of harmless types beside tensors.
+The formats are safetensors, torch's zip files, torch's older pickles, and zip files that contain one of them. torch's
+restricted unpickler reads the pickles. Besides tensors it allows a fixed list of harmless types.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from resnet_hub.utils.files import digest
 PICKLES = ('.bin', '.pth', '.pt', '.th', '.ckpt')
 _MODEL_SUFFIXES = (*PICKLES, '.t7', '.tar', '.pkl', '.safetensors')
 _MAX_HEADER = 100 << 20  # safetensors has the same limit
-_MAX_INFLATION = 50  # weights hardly compress; a record that claims to inflate more would fill the memory
+_MAX_INFLATION = 50  # weights hardly compress; a record that claims a higher ratio could fill the memory
 _PROTOCOL_3_AND_LATER = {*b'BC\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95\x96\x97\x98'}  #: operation codes
 
-#: the first bytes of files that are no checkpoints, and what the user can do
+#: the first bytes of files in other formats, and what the user can do
 _OTHER_FORMATS: list[tuple[bytes | tuple[bytes, ...], str]] = [
     (b'version https://git-lfs', 'the pointer that Git LFS left in place of the file: run `git lfs pull` there'),
     ((b'<!DOCTYPE', b'<!doctype', b'<html'), 'a web page: download the file itself (the "raw" link)'),
@@ -55,11 +55,11 @@ class Source(NamedTuple):
     """The content of a checkpoint file."""
 
     tree: Any  #: nested containers with tensors in them
-    sha256: str  #: of the file, in hexadecimal
-    file: Path | bytes  #: the checkpoint: the file, or the bytes of the one that a zip file holds
+    sha256: str  #: SHA-256 of the file, in hexadecimal
+    file: Path | bytes  #: the path of the checkpoint, or its bytes if it is in a zip file
 
     def digest(self, algorithm: str) -> str:
-        """Return the digest of the file ('sha256'), or of the checkpoint in it (any other algorithm)."""
+        """Return the digest of the file for 'sha256', and of the checkpoint in it for any other algorithm."""
         if algorithm == 'sha256':
             return self.sha256
         data = self.file if isinstance(self.file, bytes) else self.file.read_bytes()
@@ -70,7 +70,8 @@ def read(path: str | Path) -> Source:
     """Read a checkpoint file.
 
     Raises:
-        InputError: the file is missing, unreadable, changing or damaged, has another format, or would run code.
+        InputError: the file is missing, unreadable or damaged, changes at the same time, has another format, or needs
+            code to be run.
     """
     path = Path(path)
     try:
@@ -80,7 +81,7 @@ def read(path: str | Path) -> Source:
             raise InputError(f'{path} is {kind}')
         if not before.st_size:
             raise InputError(f'{path} is empty (0 bytes): download it again')
-        with ThreadPoolExecutor(1) as pool:  # the digest needs no lock of Python's
+        with ThreadPoolExecutor(1) as pool:  # hashing releases Python's global lock, so that parsing runs beside it
             digested = pool.submit(digest, path)
             try:
                 file, name = unpack(path, path.name)
@@ -100,12 +101,12 @@ def _open(file: Path | bytes) -> Any:
 
 
 def unpack(file: Path | bytes, name: str, nested: bool = False) -> tuple[Path | bytes, str]:
-    """Return the one checkpoint that a zip file holds, and its name; any other file comes back as it is.
+    """Return the only checkpoint in a zip file, and its name. Any other file is returned unchanged.
 
-    torch's own files are zip files too: those are checked and come back as they are.
+    torch's own files are zip files too. They are checked and returned unchanged.
 
     Raises:
-        InputError: the zip file is damaged, or holds code, no checkpoint or several.
+        InputError: the zip file is damaged, or contains code, no checkpoint or several.
     """
     with _open(file) as stream:
         if stream.read(2) != b'PK':
@@ -132,31 +133,31 @@ def unpack(file: Path | bytes, name: str, nested: bool = False) -> tuple[Path | 
         except InputError:
             raise
         except (zipfile.BadZipFile, zlib.error, ValueError, *_DAMAGE) as error:
-            raise InputError(f'{name} is no intact zip archive ({_line(error)}): download it again') from error
+            raise InputError(f'{name} is a damaged zip archive ({_line(error)}): download it again') from error
 
 
-#: what Python's own parsers raise on damaged bytes, beside their own exceptions
+#: exceptions that Python's parsers raise on damaged bytes, besides their own types
 _DAMAGE = (EOFError, KeyError, IndexError, NotImplementedError, OverflowError, struct.error, UnicodeError, RuntimeError)
 
 
 def _check_inflation(item: zipfile.ZipInfo, name: str) -> None:
     if item.file_size > max(1 << 20, _MAX_INFLATION * item.compress_size):
         raise InputError(
-            f'{name}: {item.filename} claims {item.file_size} bytes out of {item.compress_size}, which no weights do: '
-            'unpack it yourself if you trust it'
+            f'{name}: {item.filename} claims {item.file_size} bytes, compressed to {item.compress_size}, but weights '
+            'hardly compress: unpack it yourself if you trust it'
         )
 
 
 def _check_record(archive: zipfile.ZipFile, item: zipfile.ZipInfo, name: str) -> None:
-    """Check what torch believes without looking: where a record lies, its name, and how it is packed."""
+    """Check what torch does not check in a zip file: the name of a record, its position, and its compression."""
     _check_inflation(item, name)
     archive.open(item).close()  # compares the name in the directory with the one before the record
     if item.compress_type != zipfile.ZIP_STORED:
-        archive.read(item)  # compares the checksum; torch itself compresses nothing
+        archive.read(item)  # compares the checksum; torch itself writes only uncompressed records
     elif item.compress_size != item.file_size:
         raise InputError(
-            f'{name}: the zip directory gives {item.filename} {item.compress_size} bytes, and {item.file_size} '
-            'unpacked; it is damaged: download it again'
+            f'{name}: the zip directory gives two sizes for {item.filename}, {item.compress_size} and {item.file_size} '
+            'bytes, although it is not compressed; it is damaged: download it again'
         )
 
 
@@ -177,14 +178,14 @@ def _parse_safetensors(stream: Any, file: Path | bytes, name: str, size: int) ->
     (length,) = struct.unpack('<Q', stream.read(8))
     if length > min(_MAX_HEADER, size - 8):
         raise InputError(
-            f'{name}: bytes 0 to 7 give a safetensors header of {length} bytes, but the file has {size}; '
+            f'{name}: bytes 0 to 7 announce a safetensors header of {length} bytes, but the file has {size}; '
             'it is damaged or truncated: download it again'
         )
     try:
         json.loads(stream.read(length), object_pairs_hook=lambda pairs: _unique(pairs, name))
         return safetensors.torch.load(file) if isinstance(file, bytes) else safetensors.torch.load_file(file)
     except (safetensors.SafetensorError, json.JSONDecodeError, RecursionError, *_DAMAGE) as error:
-        raise InputError(f'{name} is no intact safetensors file ({_line(error)}): download it again') from error
+        raise InputError(f'{name} is a damaged safetensors file ({_line(error)}): download it again') from error
 
 
 def _unique(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
@@ -198,7 +199,7 @@ def _unique(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
 
 def _parse_torch(stream: Any, name: str, head: bytes, size: int) -> Any:
     with warnings.catch_warnings(), torch.serialization.safe_globals(_safe_globals()):
-        warnings.simplefilter('ignore')  # about old pickle protocols and storages; what matters is raised
+        warnings.simplefilter('ignore')  # warnings about old pickle protocols and storages; problems are raised
         try:
             return torch.load(stream, map_location=_keep_size, weights_only=True)
         except Exception as error:  # the restricted unpickler may raise anything on damaged or hostile bytes
@@ -210,19 +211,19 @@ def _parse_torch(stream: Any, name: str, head: bytes, size: int) -> Any:
                 )
                 is_class = needed.rpartition('.')[2][:1].isupper() or ' ' in needed
                 raise InputError(
-                    f'{name} is no plain state dict: it needs {needed}, and unpickling that would run code; nothing was '
+                    f'{name} is not a plain state dict: it needs {needed}, and unpickling that would run code; nothing was '
                     f'run; {advice if is_class else "get weights from a source you trust"}'
                 ) from error
             raise InputError(
-                f'{name} is no intact checkpoint ({_line(error)}): {size} bytes that begin with {head[:4].hex(" ")}, '
-                'where a PyTorch or safetensors file was expected; download it again'
+                f'{name} is damaged, or not a PyTorch or safetensors file ({_line(error)}): it has {size} bytes that begin '
+                f'with {head[:4].hex(" ")}; download it again'
             ) from error
 
 
 def _keep_size(storage: Any, location: str) -> Any:
-    """Keep a storage on the CPU, and at its size.
+    """Keep a storage on the CPU, and prevent it from growing.
 
-    torch lets a storage grow with uninitialised memory where a pickle gives a tensor more numbers than the file has.
+    If a pickle claims more numbers for a tensor than the file has, torch enlarges the storage with uninitialised memory.
     A storage that numpy shares cannot grow.
     """
     torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
@@ -230,7 +231,7 @@ def _keep_size(storage: Any, location: str) -> Any:
 
 
 def _find_code(message: str) -> str:
-    """Return what a pickle needs besides tensors and plain containers; '' if that is not the trouble."""
+    """Return what a pickle needs besides tensors and plain containers; '' if the error has another cause."""
     found = re.search(r'(?:GLOBAL|reduce for unrecognized function) (\S+)', message)
     operand = re.search(r'Unsupported operand (\d+)', message)
     if operand and int(operand[1]) in _PROTOCOL_3_AND_LATER:
@@ -239,7 +240,7 @@ def _find_code(message: str) -> str:
 
 
 def _line(error: object, limit: int = 160) -> str:
-    """Return the beginning of an error's text on one line, without torch's advice to run the pickle."""
+    """Return the beginning of an error message on one line, without torch's advice to run the pickle."""
     text = str(error)
     if 'WeightsUnpickler error:' in text:
         text = text.partition('WeightsUnpickler error:')[2].strip().partition('\n')[0]
@@ -248,7 +249,7 @@ def _line(error: object, limit: int = 160) -> str:
 
 
 class _PlainDict:
-    """Reads a subclass of dict as a dict: its items without its code."""
+    """Replaces a subclass of dict by a dict, so that its items are read and its code does not run."""
 
     def __new__(cls, *_: Any) -> dict[Any, Any]:  # type: ignore[misc]
         return {}
@@ -266,14 +267,14 @@ _NUMBERS = {code: np.dtype(code) for code in '?bhilqBHILQefd'}
 
 
 def _dtype(code: str, *_: Any) -> Any:
-    """Return a numpy dtype of numbers; a crafted structured one could make numpy read beyond its data."""
+    """Return a numpy dtype of numbers. Structured dtypes are refused, because numpy could read beyond its data."""
     return _NUMBERS[np.dtype(code).char]
 
 
 def _safe_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """List the types that may stand beside tensors in a pickle: those that only hold values."""
+    """Return the types that are allowed beside tensors in a pickle: those that only hold values."""
     values: list[Any] = [np.float64(0), np.zeros(1)]
-    scalar, array = (value.__reduce__()[0] for value in values)  # as numpy itself pickles both
+    scalar, array = (value.__reduce__()[0] for value in values)  # the functions that numpy's pickles of both call
     return [
         argparse.Namespace,
         types.SimpleNamespace,
@@ -281,7 +282,7 @@ def _safe_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]
         datetime.datetime,
         datetime.date,
         datetime.timedelta,
-        *((pathlib.PurePosixPath, name) for name in _PATHS),  # the path as a value, on any system
+        *((pathlib.PurePosixPath, name) for name in _PATHS),  # a path that can be made on any system
         *((kind, f'{module}.{kind.__name__}') for kind in _BUILTINS for module in ('builtins', '__builtin__')),
         *((scalar, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
         *((array, f'numpy.{core}.multiarray._reconstruct') for core in ('core', '_core')),

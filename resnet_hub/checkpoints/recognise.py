@@ -1,7 +1,7 @@
 """Recognise the network in a file and give its tensors native names: find the state dict, rename, build.
 
-No name is trusted that shapes can contradict: a few shapes show the network, the network says what every tensor must
-look like, and each tensor is used exactly once, or named as dropped, or the file is refused.
+Names are checked by shapes. A few shapes show the network, and the network determines the shape of every tensor. Each
+tensor is used exactly once or listed as dropped. Otherwise the file is refused.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ from resnet_hub.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Recognised:
-    """A network of a file with its weights, and how it was read."""
+    """The network of a file with its weights, and how it was read."""
 
     network: Network
-    model: ResidualNet  #: with the file's tensors as parameters, in evaluation mode
-    state_dict: dict[str, Tensor]  #: under native names
-    sources: dict[str, str]  #: native key: key in the file
-    layout: str  #: how the file spells it, in words
+    model: ResidualNet  #: the network with the file's tensors as parameters, in evaluation mode
+    state_dict: dict[str, Tensor]  #: the tensors under native names
+    sources: dict[str, str]  #: for each native name, the key in the file
+    layout: str  #: the layout of the file, or examples of its keys
     dropped: dict[str, str]  #: tensors of the file that were left out, and why
     notes: list[str]  #: what was done besides renaming
-    mean: tuple[float, ...] = ()  #: of a layer in the file that normalises the input
-    std: tuple[float, ...] = ()
+    mean: tuple[float, ...] = ()  #: mean in a layer of the file that normalises the input; () if there is none
+    std: tuple[float, ...] = ()  #: standard deviation in this layer
 
     @property
     def counters(self) -> bool:
-        """Whether the file has the norms' counters of batches."""
+        """Return whether the file has num_batches_tracked, the norms' counters of batches."""
         return any(key.endswith('num_batches_tracked') for key in self.sources)
 
 
 def recognise(tree: Any, key: str | None = None) -> Recognised:
-    """Find the network in what a file holds, and put its tensors under native names.
+    """Find the network in the content of a file, and give its tensors native names.
 
     Args:
         tree: nested mappings with tensors in them.
-        key: the network to take where there are several: its containers and prefix, as the refusal lists them.
+        key: which network to take if there are several: its name, as the error message lists the names.
 
     Raises:
-        InputError: no network of ours, several without a key, or a tensor that does not fit.
+        InputError: there is no network of ours, there are several and `key` is None, or a tensor does not fit.
     """
     found, dropped = find_state_dict(tree, key)
     for name, tensor in found.tensors.items():
@@ -79,7 +79,7 @@ def recognise(tree: Any, key: str | None = None) -> Recognised:
 
 
 def _spelling(renamed: Renamed, network: Network, prefix: str) -> str:
-    """Return the layout that spells all keys of the file, or some examples of its keys."""
+    """Return the name of the layout that all keys of the file follow, or some examples of its keys."""
     sources = {ours: f'.{theirs}' for ours, theirs in renamed.sources.items()}
     for name, layout in LAYOUTS.items():
         if not cannot_hold(layout, network) and all(
@@ -92,7 +92,7 @@ def _spelling(renamed: Renamed, network: Network, prefix: str) -> str:
 
 
 def native_state_dict(path: Path, architecture: str, model_args: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Read a checkpoint file whose network is known beforehand, and return its tensors under native names.
+    """Read a checkpoint file of a known network, and return its tensors under native names.
 
     Raises:
         InputError: the file cannot be read, or holds another network than `architecture` with `model_args`.
@@ -104,7 +104,7 @@ def native_state_dict(path: Path, architecture: str, model_args: Mapping[str, An
 
 
 def separate(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors that share no memory, as safetensors needs them; those that share none already are not copied."""
+    """Return tensors that share no memory, because safetensors needs this. Only tensors that share memory are copied."""
     seen: set[int] = set()
     result = {}
     for key, tensor in state_dict.items():

@@ -1,4 +1,4 @@
-"""How a file is refused: in one line that names the tensor, what it shows, and what to do."""
+"""Refuse a file with one line: which tensor is wrong, what it shows, and what to do."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ INCOMPLETE = 'the file is incomplete; take another copy'
 
 
 def refuse(message: str) -> NoReturn:
+    """Raise InputError with a message on one line."""
     raise InputError(' '.join(message.split()))
 
 
 def show(key: object) -> str:
-    """Return a name out of a file, short and on one line."""
+    """Return a name from a file, shortened and on one line."""
     text = str(key)
     text = text if text.isprintable() else ascii(text)
     return text if len(text) <= 90 else f'{text[:60]}…{text[-25:]}'
 
 
 def find_hint(key: str) -> str:
-    """Return what the name of a tensor says about its network; '' if nothing."""
+    """Return the kind of network that the name of a tensor shows; '' if it shows none."""
     return next((what for pattern, what in OTHER_NETWORKS if re.search(pattern, key)), '')
 
 
 def refuse_tensor(key: str, shape: Sequence[int], where: str = 'any network of ours') -> NoReturn:
-    """Refuse a tensor that no network of ours has, and say what it shows."""
+    """Refuse a tensor that no network of ours has, and name the kind of network that it shows."""
     hint = find_hint(key) or 'an unknown layer'
     refuse(f'{show(key)} of shape {tuple(shape)} has no place in {where}; it shows {hint}: {OTHER}')
 
 
 def refuse_shape(key: str, found: Sequence[int], expected: Sequence[int]) -> NoReturn:
-    """Refuse a tensor that has another shape than its place in the network."""
+    """Refuse a tensor whose shape differs from the one that the network needs."""
     found, expected, hint = tuple(found), tuple(expected), ''
     if found[2:] == (7, 7):
         hint = ' (an ImageNet ResNet?)'
@@ -44,4 +45,4 @@ def refuse_shape(key: str, found: Sequence[int], expected: Sequence[int]) -> NoR
         hint = ' (a grouped convolution, as in ResNeXt, or pruned channels?)'
     elif len(found) == len(expected) == 2 and found[0] == expected[0]:
         hint = ' (another pooling, or an unknown layer before the classifier?)'
-    refuse(f'{show(key)} has shape {found}, where {expected} was expected{hint}: {OTHER}')
+    refuse(f'{show(key)} has shape {found}, but {expected} was expected{hint}: {OTHER}')

@@ -1,4 +1,4 @@
-"""Rename the keys of a checkpoint to native names, by the vocabulary and the kinds of its layers."""
+"""Rename the keys of a checkpoint to native names, using the vocabulary and the kind of each layer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from resnet_hub.checkpoints.vocabulary import (
 )
 from resnet_hub.tables.family import Family
 
-#: a branch that is an nn.Sequential: its convolutions and norms by their numbers in it
+#: for a branch that is an nn.Sequential: position in it -> number of the convolution or norm
 _SEQUENCE = {'conv': {0: 1, 3: 2, 6: 3}, 'norm': {1: 1, 4: 2, 7: 3}}
 
 
@@ -33,7 +33,7 @@ class Renamed(NamedTuple):
 
     family: Family
     tensors: dict[str, Tensor]
-    sources: dict[str, str]  #: native key: key in the source
+    sources: dict[str, str]  #: for each native key, the key in the source
 
 
 class _Layer(NamedTuple):
@@ -41,11 +41,11 @@ class _Layer(NamedTuple):
 
     name: str
     tensors: dict[str, Tensor]
-    place: Place | None  #: in a residual block
+    place: Place | None  #: its place in a residual block; None outside of the blocks
 
     @property
     def kind(self) -> str:
-        """'conv', 'norm' or 'linear', by its tensors; '' for anything else."""
+        """Return 'conv', 'norm' or 'linear', judged by the tensors; '' for anything else."""
         if 'running_mean' in self.tensors or 'running_var' in self.tensors:
             return 'norm'
         weight = self.tensors.get('weight')
@@ -56,11 +56,11 @@ def rename(tensors: Mapping[str, Tensor], prefix: str) -> Renamed:
     """Give every tensor its native name.
 
     Args:
-        tensors: a state dict in any spelling.
-        prefix: what stands before the names of the residual blocks.
+        tensors: a state dict with the names of any code base.
+        prefix: the beginning of all keys, before the names of the residual blocks.
 
     Raises:
-        InputError: a layer is unknown, the layers do not make up residual blocks, or two of them take the same place.
+        InputError: a layer is unknown, the layers do not form residual blocks, or two layers get the same native name.
     """
     modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in tensors.items():
@@ -83,7 +83,10 @@ def rename(tensors: Mapping[str, Tensor], prefix: str) -> Renamed:
         key = next(filter(find_hint, unknown), unknown[0])
         refuse_tensor(key, tensors[key].shape)
     if family is None:
-        refuse(f'no block changes the width, and nothing else shows which comes first, norm or convolution; {OTHER}')
+        refuse(
+            'no block changes the width, so that the file does not show whether a norm comes before or after each '
+            f'convolution; {OTHER}'
+        )
     taken: dict[str, str] = {}
     for module, native in names.items():
         if native in taken:
@@ -95,7 +98,7 @@ def rename(tensors: Mapping[str, Tensor], prefix: str) -> Renamed:
 
 
 def _in_block(layer: _Layer, block: str, first: int) -> str:
-    """Name a layer of a residual block; '' for an unknown one. The branch counts its layers from `first`, 0 or 1."""
+    """Return the native name of a layer in a block; '' if it is unknown. Branches number layers from `first`, 0 or 1."""
     assert layer.place
     _, _, _, role, number = layer.place
     kind = {'conv': 'conv', 'norm': 'bn'}.get(layer.kind)
@@ -107,7 +110,7 @@ def _in_block(layer: _Layer, block: str, first: int) -> str:
 
 
 def _outside(layer: _Layer, name: str, family: Family) -> str:
-    """Name a layer outside of the residual blocks; '' for an unknown one."""
+    """Return the native name of a layer outside of the residual blocks; '' if it is unknown."""
     kind = layer.kind
     if kind == 'conv' and layer.tensors['weight'].shape[2:] == (1, 1) and re.fullmatch(CLASSIFIER, name, re.I):
         kind = 'linear'  # a classifier written as a 1×1 convolution
@@ -117,7 +120,10 @@ def _outside(layer: _Layer, name: str, family: Family) -> str:
 
 
 def _find_family(layers: Mapping[str, _Layer]) -> Family | None:
-    """Tell the family by a block that changes the width: its first norm has the width of what the norm reads."""
+    """Return the family, found at a block that changes the width.
+
+    The width of the block's first norm is that of the block's input (V2) or that of the first convolution's output (V1).
+    """
     for name, layer in layers.items():
         norm = layers.get(f'{name.removesuffix("conv1")}bn1')
         if name.endswith('.conv1') and norm and 'weight' in norm.tensors:
@@ -131,9 +137,9 @@ def _find_family(layers: Mapping[str, _Layer]) -> Family | None:
 
 
 def _number_blocks(layers: list[_Layer], names: list[str]) -> dict[tuple[int, int], str]:
-    """Map (stage, block) as the source numbers them to native block names.
+    """Return the native name of each block, by its (stage, block) in the source.
 
-    One list of all blocks is cut into stages where the width changes. A gap in the numbers stays a gap.
+    If the source has one list of all blocks, a new stage begins where the width changes. A gap in the numbers stays.
     """
     places = {layer.place: layer.name for layer in layers if layer.place}
     numbers = sorted({(place.stage, place.block) for place in places})
@@ -141,7 +147,7 @@ def _number_blocks(layers: list[_Layer], names: list[str]) -> dict[tuple[int, in
     stages = {stage for stage, _ in numbers}
     if -1 in stages:
         if len(stages) > 1:
-            refuse(f'{show(places[lowest])} and other blocks are numbered in two ways; {OTHER}')
+            refuse(f'{show(places[lowest])} is numbered in another way than other blocks; {OTHER}')
         _check_first(lowest.block, places[lowest], lowest.prefix, names, 'block')
         widths = dict.fromkeys(numbers, 0)
         for layer in layers:
@@ -166,11 +172,11 @@ def _number_blocks(layers: list[_Layer], names: list[str]) -> dict[tuple[int, in
 
 
 def _check_first(number: int, name: str, prefix: str, names: list[str], what: str) -> None:
-    """Blocks count from 0 or 1, or go on where the stem's layers end: layers.3 after layers.0 and layers.1."""
+    """Check that the first number is 0 or 1, or follows the numbers of the stem: layers.3 after layers.0 and layers.1."""
     word = re.match(r'\D*', name[len(prefix) :])
     spelled = word[0] if word else ''
     counted = chain.from_iterable(re.findall(rf'^{re.escape(prefix + spelled)}(\d+)', other) for other in names)
-    gap = 3 if spelled.endswith('.') else 1  # in a list, an activation and an identity may stand between
+    gap = 3 if spelled.endswith('.') else 1  # in a list, an activation and an identity may be in between
     follows = any(number - gap <= int(found) < number for found in counted)
     first = 2 if re.fullmatch(FROM_2, spelled, re.IGNORECASE) else 1
     if number > first and not follows:

@@ -1,6 +1,7 @@
-"""The vocabulary: what code bases call the parts of a residual network.
+"""The vocabulary: the names that code bases use for the parts of a residual network.
 
-Spellings may mix, because each part of a key is recognised by itself. A new synonym is one more word here.
+A file may mix the names of several code bases, because each part of a key is recognised separately. To support a new
+name, add it here.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-#: path components that only wrap a network, in any order
+#: names of modules that only wrap a network, in any order
 WRAPPERS = set('module model net network backbone encoder features resnet _orig_mod inner_model base_model'.split())
 
 _RES = 'res|res_?block|res_?layer|res_?unit|residual_?block|residual_?layer|basic_?block|bottleneck'
@@ -17,20 +18,20 @@ _STAGE = rf'(?:layer|stage|block|group|conv|layers|blocks|stages|stack|{_RES})'
 _LIST = r'(?:layers?|stages?|blocks?|groups|res_?layers|res_?blocks|residual_?blocks|residual_?layers)'
 _UNIT = rf'(?:(?:unit|block|layer|{_RES})_?)?'
 
-#: where a residual block begins; `stage` and `index` number it, and may start anywhere
+#: the beginning of a residual block's name, with the numbers `stage` and `index`, which may start anywhere
 BLOCKS = [
     re.compile(row, re.IGNORECASE)
     for row in (
         rf'{_STAGE}_?(?P<stage>\d+)(?:_x)?(?:\.{_LIST})?\.{_UNIT}(?P<index>\d+)\.',  # layer1.0. conv2_x.0. block1.layer.0.
         rf'{_STAGE}_?(?P<stage>\d)_(?P<index>\d+)\.',  # layer1_0.
         rf'{_LIST}\.(?P<stage>\d+)\.(?:{_LIST}[._]?)?(?P<index>\d+)\.',  # layers.0.0. stages.0.blocks.0.
-        # one list of all blocks: the stages follow from the widths
+        # one list of all blocks, whose widths show the stages
         rf'{_LIST}\.{_UNIT}(?P<index>\d+)\.',  # blocks.0.
         rf'(?:block|layer|unit|{_RES})_?(?P<index>\d+)\.',  # block3.
     )
 ]
 
-#: words for stages that count the stem as the first stage, as Table 1 of He et al. does: conv2_x, res2
+#: names of stages with numbers from 2, where the stem is number 1 (Table 1 of He et al.): conv2_x, res2
 FROM_2 = r'(?:conv|res)_?'
 
 #: inside a block: the n-th convolution or norm of the residual branch
@@ -41,7 +42,7 @@ BRANCH = [
 #: inside a block: a branch that is an nn.Sequential of convolution, norm, activation, convolution, norm …
 SEQUENTIAL = r'(?:residual_function|residual|left|main|main_path|branch|body|layers?|conv_?block|block)\.(?P<n>\d+)'
 
-#: inside a block: the convolution (0, conv or nothing) and the norm (1, bn …) of the projection
+#: inside a block: the convolution (place 0, conv or none) and the norm (place 1, bn …) of the projection
 SHORTCUT = (
     r'(?:shortcut|short_cut|convShortcut|conv_shortcut|shortcut_conv|shortcut_bn|bn_shortcut|shortcut_norm'
     r'|downsample|down_sample|downsampling|downsample_conv|downsample_bn|identity_conv|identity_bn|identity_downsample'
@@ -66,16 +67,16 @@ CLASSIFIER = (
 INPUT_MEAN = r'(?:.*\.)?(?:mean|means|mu|image_mean|norm_mean|input_mean)'
 INPUT_STD = r'(?:.*\.)?(?:std|stds|sds|sigma|image_std|norm_std|input_std)'
 
-#: tensors that no forward pass reads, and where they come from
+#: tensors that no forward pass reads, and what they are
 IGNORED = {
     r'(?:.*\.)?total_(?:ops|params)': "a profiler's counter",
     r'(?:.*\.)?n_averaged': 'the counter of averaged models',
     r'(?:.*\.)?(?:criterion|loss|loss_fn|loss_func|loss_function)\..*': 'a tensor of the training loss',
-    # it reads the stem's width after a first stage of another width, so nothing can feed it
+    # it takes the width of the stem, but comes after a first stage of another width, so that it cannot run
     r'(?:.*\.)?sub_block1\..*': "the stage that TRADES' code declares and never runs",
 }
 
-#: keys of other networks, and what they show; the first match is named in the refusal
+#: patterns of keys of other networks, and what they show; the error message names the first match
 OTHER_NETWORKS = [
     (r'alpha|prelu|act\d?\.weight|relu\d?\.weight|slope', 'a learnt activation'),
     (r'adder', 'an AdderNet, which adds instead of multiplying'),
@@ -86,7 +87,7 @@ OTHER_NETWORKS = [
     (r'lora_|adapter', 'adapters'),
     (r'(?:^|\.)pre\.|residual\.\d', "weiaicunzai's pre-activation code, with its stem norm and biases"),
     (r'(?:downsample|shortcut)\.[12]\.', 'a layer without weights (average pooling?) before a projection'),
-    (r'(?:conv\w*|downsample\.0|shortcut\.0)\.bias$', 'a bias on what no norm alone reads'),
+    (r'(?:conv\w*|downsample\.0|shortcut\.0)\.bias$', 'a bias that cannot be folded into a norm'),
     (r'proj|predictor|mlp|queue|prototypes|memory', 'self-supervised training, not a classifier'),
     (r'gate|router|policy', 'gates'),
     (r'denseblock|dense\d|trans\d', 'a DenseNet'),
@@ -96,18 +97,18 @@ OTHER_NETWORKS = [
 
 
 class Place(NamedTuple):
-    """Where a module stands in a residual block, numbered as the source numbers it."""
+    """The place of a module in a residual block, with the numbers of the source."""
 
-    prefix: str  #: everything before the block
-    stage: int  #: -1 where the source has one list of all blocks
+    prefix: str  #: the part of the name before the block
+    stage: int  #: -1 if the source has one list of all blocks
     block: int
     role: str  #: 'branch', 'sequence' (a branch that is an nn.Sequential) or 'shortcut'
-    number: int  #: within the branch or the sequence; -1 in a shortcut that does not number its layers
+    number: int  #: number in the branch, sequence or shortcut; -1 in a shortcut without numbers
 
 
 @lru_cache(maxsize=1 << 14)  # several passes ask for the same names
 def parse_block(module: str) -> Place | None:
-    """Return the place of a module in a residual block, if its name spells one."""
+    """Return the place of a module in a residual block; None if its name does not show one."""
     for start in [0, *(match.end() for match in re.finditer(r'\.', module))]:
         for row in BLOCKS:
             found = row.match(module, start)
@@ -130,7 +131,7 @@ def _parse_inner(inner: str) -> tuple[str, int] | None:
 
 
 def without_wrappers(name: str, prefix: str) -> str:
-    """Return a module's name without what it shares with the prefix of the blocks, and without wrappers."""
+    """Return a module's name without the prefix that it shares with the blocks, and without wrappers."""
     parts, shared = name.split('.'), prefix.split('.')
     while parts and shared and parts[0] == shared[0]:
         parts, shared = parts[1:], shared[1:]

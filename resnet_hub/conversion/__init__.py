@@ -1,1 +1,1 @@
-"""Convert a checkpoint of other code to a native model folder."""
+"""Convert a checkpoint of another code base to a model folder."""

@@ -1,4 +1,4 @@
-"""What keys and shapes cannot show: one list of assumptions, each with its outcome and the evidence for it."""
+"""The assumptions of a conversion: properties that keys and shapes do not show, with the evidence for each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from resnet_hub.utils.errors import InputError, did_you_mean
 
 SHOWN, CONTRADICTED, UNKNOWN = 'shown', 'contradicted', 'unknown'
 
-#: what `--assume` takes
+#: the assumptions by name; `--assume` takes these names
 NAMES = {
     'relu': 'the activations are ReLU',
     'bare-stem': 'nothing (no max pooling) stands between the stem and the blocks',
@@ -33,7 +33,7 @@ _OTHERS = {
 
 @dataclass(frozen=True)
 class Assumption:
-    """One thing that keys and shapes do not show."""
+    """One property of a network that keys and shapes do not show."""
 
     name: str
     text: str
@@ -45,11 +45,11 @@ class Assumption:
 
 
 def list_assumptions(found: Recognised, weights: str | None = None) -> list[Assumption]:
-    """List what a file of this network leaves open, and what its BatchNorm statistics say about it.
+    """Return the assumptions about a file, and what its BatchNorm statistics show about them.
 
     Args:
         found: the network of the file.
-        weights: the published weights that the file is, whose code is known; the statistics are not needed then.
+        weights: name of the published weights if the file is one of them. Their code is known, and shows everything.
     """
     network = found.network
     statistics = None if weights else BatchNormStatistics(network, found.state_dict)
@@ -72,7 +72,7 @@ def _judge(name: str, statistics: BatchNormStatistics | None, weights: str | Non
         'activated-projections': ('activated', statistics.projection),
     }
     if name not in tests:
-        return Assumption(name, text, UNKNOWN, 'nothing in the file tells')
+        return Assumption(name, text, UNKNOWN, 'nothing in the file shows it')
     expected, test = tests[name]
     fit = Fit('', statistics.silent) if statistics.silent else test()
     if fit.best in ('', expected):
@@ -82,19 +82,26 @@ def _judge(name: str, statistics: BatchNormStatistics | None, weights: str | Non
 
 
 def check_names(names: Collection[str]) -> None:
-    """Refuse a name that `--assume` does not know."""
+    """Check the names given to `--assume`.
+
+    Raises:
+        InputError: a name is unknown.
+    """
     for name in names:
         if name not in NAMES:
             raise InputError(f'unknown assumption {name!r}: use one of {", ".join(NAMES)}{did_you_mean(name, NAMES)}')
 
 
 def refuse_contradicted(assumptions: list[Assumption], assume: Collection[str] = (), accuracy: str = '') -> None:
-    """Refuse a network that an assumption is wrong about, unless `assume` names the assumption.
+    """Refuse a file that contradicts an assumption, unless `assume` names the assumption.
 
     Args:
-        assumptions: what `list_assumptions` gave.
-        assume: assumptions to hold although the evidence is against them.
-        accuracy: what a check on images said, where it was not good enough to outweigh the evidence.
+        assumptions: result of `list_assumptions`.
+        assume: names of assumptions to accept although the evidence is against them.
+        accuracy: text for the message about an accuracy that does not outweigh the evidence; '' without a check.
+
+    Raises:
+        InputError: the file contradicts an assumption.
     """
     for item in assumptions:
         if item.outcome == CONTRADICTED and item.name not in assume:

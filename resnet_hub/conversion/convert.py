@@ -1,7 +1,7 @@
 """Convert a checkpoint of any code base to a folder that timm and transformers load.
 
-The three steps are rename, build (`checkpoints.recognise`) and prove: what keys and shapes do not show is listed with
-its evidence, and measured on images where the user gives some. Nothing is written before that.
+The steps are: rename the tensors and build the network (`checkpoints.recognise`); list the assumptions, which keys and
+shapes do not show, with the evidence for them; measure the accuracy if the user gives images; write the folder.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from resnet_hub.utils.files import encode, replacing
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a checkpoint turned out to be, and where the result is."""
+    """The result of `convert_checkpoint`: the network that was found, and where it was written."""
 
-    path: Path
+    path: Path  #: the folder that was written, or with `to` the file
     architecture: str
-    model_args: dict[str, Any]
+    model_args: dict[str, Any]  #: arguments that differ from those of the architecture
     num_classes: int
-    in_chans: int
-    layout: str  #: how the source spells its keys
-    source: str
-    sha256: str  #: of the source file
-    weights: str | None  #: the published weights that the source is
-    container: str | None = None  #: with `to`: the key under which the file holds the state dict
-    mean: tuple[float, ...] = ()
+    in_chans: int  #: number of channels of the images
+    layout: str  #: the layout of the source, or examples of its keys
+    source: str  #: name of the source, without folders of this machine
+    sha256: str  #: SHA-256 of the source file, in hexadecimal
+    weights: str | None  #: name of the published weights if the source is one of them
+    container: str | None = None  #: with `to`: the key of the state dict in the file; None if there is none
+    mean: tuple[float, ...] = ()  #: normalisation, one number for each channel, for pixels scaled to 0 … 1
     std: tuple[float, ...] = ()
-    label_names: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()  #: names of the classes; () if they are unknown
     dropped: dict[str, str] = field(default_factory=dict)  #: tensors of the file that are not in the result, and why
     notes: list[str] = field(default_factory=list)  #: what was done besides renaming
     assumptions: list[Assumption] = field(default_factory=list)  #: what the file does not show
-    metrics: Metrics | None = None  #: on the images of `check`
+    metrics: Metrics | None = None  #: accuracy on the images of `check`
 
 
 def convert_checkpoint(
@@ -68,35 +68,38 @@ def convert_checkpoint(
     force: bool = False,
     to: str | None = None,
 ) -> Conversion:
-    """Convert a checkpoint of any known spelling to a model folder, or with `to` to one file of another layout.
+    """Convert a checkpoint of any code base to a model folder, or with `to` to one file of another code base.
 
     Args:
         source: a file, a URL, 'hf-hub:OWNER/NAME' or 'hf-hub:OWNER/NAME@REVISION', or the name of pretrained weights.
-        output: the folder to write, or with `to` the file; it appears whole or not at all.
-        dataset: 'cifar10', 'cifar100' or 'svhn': normalisation and label names, unless said otherwise.
-        mean: normalisation of the images, one number per channel, for pixels from 0 to 1; without it that of a
-            config.json of timm's beside the file.
-        std: likewise.
-        labels: a text file with the name of one class per line; without it likewise.
-        key: the network to take from a file with several.
-        check: a folder with the data set's images: measure the result, and refuse one near chance. A good accuracy
-            outweighs all other evidence.
-        assume: names of `conversion.assumptions.NAMES` to hold although the file contradicts them.
-        force: replace what `output` has.
-        to: a layout to write instead of ours, a key of `checkpoints.layouts.LAYOUTS` such as 'kuangliu'; of the other
-            options, `key`, `assume` and `force` go with it.
+        output: the folder to write, or with `to` the file. It is written completely or not at all.
+        dataset: 'cifar10', 'cifar100' or 'svhn': gives the normalisation and the names of the classes.
+        mean: mean of the images, one number for each channel, for pixels scaled to 0 … 1. None takes it from `dataset`,
+            from a config.json of timm beside the file, or from the data set with this number of classes.
+        std: standard deviation of the images, like `mean`.
+        labels: a text file with the name of one class on each line; None takes the names from the places of `mean`.
+        key: name of the network to take if the file has several.
+        check: a folder with the data set's test images. The accuracy is measured on them, and a network near chance is
+            refused. A good accuracy outweighs all other evidence.
+        assume: names in `conversion.assumptions.NAMES` to accept although the file contradicts them.
+        force: replace an existing output.
+        to: write the keys of another code base: a name in `checkpoints.layouts.LAYOUTS`, such as 'kuangliu'. Only `key`,
+            `assume` and `force` can be combined with it.
+
+    Returns:
+        The network that was found, and where it was written.
 
     Raises:
-        InputError: the source cannot be read, or is another network, or an option does not fit.
-        ResnetHubError: the Hub or the publisher's server refuses it or cannot be reached.
-        MissingExtraError: `check` needs a package of the extra 'train'.
+        InputError: the source cannot be read or is another network, or an option does not fit.
+        ResnetHubError: the Hub or the publisher's server cannot be reached or refuses the request.
+        MissingExtraError: `check` needs a package of the extra 'train' that is not installed.
     """
     output, source = Path(output), full_name(source)
     layout = find_layout(to) if to is not None else None
     if layout:
         options = {'dataset': dataset, 'mean': mean, 'std': std, 'labels': labels, 'check': check}
         if unused := [f'--{name}' for name, value in options.items() if value is not None]:
-            raise InputError(f'--to {to} writes keys and tensors alone: leave out {", ".join(unused)}')
+            raise InputError(f'--to {to} writes only keys and tensors: leave out {", ".join(unused)}')
         if output.is_dir():
             raise InputError(f'{output} is a directory: with --to, give the file to write')
     check_names(assume)
@@ -152,7 +155,7 @@ def convert_checkpoint(
 
 
 def _halfway(num_classes: int) -> float:
-    """Return the top-1 accuracy in % that lies halfway between guessing and perfection."""
+    """Return the top-1 accuracy in % that is halfway between guessing and 100 %."""
     return (100 + 100 / num_classes) / 2
 
 
@@ -160,8 +163,8 @@ def _measure(model: ResidualNet, constants: Constants, folder: str | Path) -> Me
     """Measure the accuracy on the test images.
 
     Raises:
-        InputError: the accuracy is near chance, that is below three times that of guessing: the tensors belong to
-            another network with the same keys and shapes, or the images to another data set.
+        InputError: the accuracy is near chance, which means below three times that of guessing. Then the tensors belong
+            to another network with the same keys and shapes, or the images to another data set.
     """
     if constants.dataset is None or model.in_chans != 3:
         shape = f'{model.num_classes} classes and {model.in_chans} channels'
@@ -172,7 +175,7 @@ def _measure(model: ResidualNet, constants: Constants, folder: str | Path) -> Me
     if metrics.top1 < min(3 * chance, _halfway(model.num_classes)):
         raise InputError(
             f'top-1 is {metrics.top1:.2f} % on {constants.dataset}, near the chance of {chance:.2f} %: the file is of '
-            'another network with the same tensors, or of other data; nothing was written'
+            'another network with the same tensors, or was trained on other data; nothing was written'
         )
     return metrics
 
@@ -214,7 +217,7 @@ def _write_folder(
         in_chans=result.in_chans,
         label_names=result.label_names or None,
         model_args=result.model_args,
-        # networks of half precision are read into float32 ones: the file's precision is not that of the arithmetic
+        # float16 weights are loaded into a float32 network, so that it does not compute in the dtype of the file
         dtype=torch.float64 if floats == {torch.float64} else torch.float32,
         **provenance,
     )

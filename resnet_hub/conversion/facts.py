@@ -1,7 +1,7 @@
-"""Find what a state dict does not say: normalisation and label names.
+"""Find the normalisation and the label names, which a state dict does not have.
 
-They come from the table of weights, the file itself, the options, a config.json beside the file, or the number of
-classes, in this order.
+The sources are the table of weights, the file itself, the options, a config.json beside the file, and the number of
+classes. The first one that has them is used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Numbers = Sequence[float]
 
 @dataclass(frozen=True)
 class Constants:
-    """Normalisation of the input, label names, and where both are from."""
+    """Normalisation of the input, label names, and where both come from."""
 
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -38,13 +38,13 @@ class Constants:
 
 
 def find_weights(given: str, source: Source, network: Network) -> str | None:
-    """Return which published weights a source is: by its name, or a file with their digest."""
+    """Return the name of the published weights that a source is, known by its name or digest; None if it is another."""
     if given in WEIGHTS:
         return given
     architecture, _ = network.architecture()
     for name, row in WEIGHTS.items():
         algorithm, _, wanted = row.digest.partition(':')
-        # a further digest takes time; those of another algorithm are of files in zip files
+        # another digest takes time; algorithms other than SHA-256 are used for files in zip files
         likely = algorithm == 'sha256' or isinstance(source.file, bytes) or row.architecture == architecture
         if likely and source.digest(algorithm).startswith(wanted):
             return name
@@ -52,10 +52,10 @@ def find_weights(given: str, source: Source, network: Network) -> str | None:
 
 
 def read_config(path: Path, sha256: str, network: Network) -> Constants:
-    """Return what a config.json of timm beside the file says.
+    """Return normalisation and label names from a config.json of timm beside the file.
 
-    Nothing, where it is missing, another program's, a guess itself, or of another network. Its architecture must be
-    that of the file, or a residual network of timm's own ('resnet18'), whose stem people replace for small images.
+    The result is empty if the config.json is missing, belongs to another program or network, or was a guess itself. Its
+    architecture must be that of the file, or a ResNet of timm ('resnet18'), whose stem people replace for small images.
     """
     try:
         config = json.loads((path.parent / CONFIG_FILE).read_text(encoding='utf-8'))
@@ -81,7 +81,7 @@ def read_config(path: Path, sha256: str, network: Network) -> Constants:
             return Constants()
         _check_constants(mean, std, network.in_chans)
         return Constants(mean, std, labels if len(labels) == network.num_classes else ())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # another program's, or broken
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # of another program, or broken
         return Constants()
 
 
@@ -98,12 +98,12 @@ def find_constants(
 
     Args:
         found: the network of the file.
-        weights: the published weights that it is.
-        config: what `read_config` gave.
-        dataset, mean, std, labels: the options, see `convert_checkpoint`; with `weights` they can only say the same.
+        weights: name of the published weights if the file is one of them.
+        config: result of `read_config`.
+        dataset, mean, std, labels: the options, see `convert_checkpoint`. They must not contradict `weights`.
 
     Raises:
-        InputError: an option does not fit the network, or nothing tells the normalisation.
+        InputError: an option does not fit the network, or the normalisation is unknown.
     """
     network, channels = found.network, found.network.in_chans
     if weights and dataset not in (None, WEIGHTS[weights].dataset):
@@ -115,8 +115,8 @@ def find_constants(
     row = find_dataset(name) if name else None
     if row and len(row.classes) != network.num_classes:
         raise InputError(
-            f'{name} has {len(row.classes)} classes, the checkpoint {network.num_classes}: leave out --dataset, and '
-            'give --mean and --std'
+            f'{name} has {len(row.classes)} classes, but the checkpoint has {network.num_classes}: leave out --dataset, '
+            'and give --mean and --std'
         )
     found_in: dict[str, tuple[Numbers | None, Numbers | None]] = {
         'catalog': WEIGHTS[weights].normalisation if weights else (None, None),
@@ -128,7 +128,7 @@ def find_constants(
     origin = next((origin for origin, (value, _) in found_in.items() if value), None)
     if origin is None:
         shape = f'{network.num_classes} classes and {channels} input channels'
-        raise InputError(f'normalisation unknown for {shape}: give --mean and --std')
+        raise InputError(f'the normalisation of a network with {shape} is unknown: give --mean and --std')
     own_mean, own_std = (tuple(map(float, values or ())) for values in found_in[origin])
     _check_constants(own_mean, own_std, channels)
     if mean is not None and std is not None:
@@ -166,7 +166,9 @@ def _guess_dataset(network: Network, label_names: tuple[str, ...]) -> str | None
 def _check_constants(mean: Numbers, std: Numbers, in_chans: int) -> None:
     for name, values in (('--mean', mean), ('--std', std)):
         if len(values) != in_chans:
-            raise InputError(f'{name} needs one number for each of {in_chans} input channels, not {len(values)}')
+            raise InputError(
+                f'{name} needs {in_chans} numbers, one for each input channel, but {len(values)} were given'
+            )
         if not all(math.isfinite(value) and -1 <= value <= 1 for value in values):
             raise InputError(f'{name} must be in units of pixels from 0 to 1, not {tuple(values)}: divide by 255')
     if min(std) <= 0:
@@ -177,7 +179,11 @@ def _read_labels(path: Path, num_classes: int) -> tuple[str, ...]:
     try:
         names = tuple(line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f'cannot read the labels in {path} ({error}): give a text file, one name per line') from error
+        raise InputError(
+            f'cannot read the labels in {path} ({error}): give a text file with one name per line'
+        ) from error
     if len(names) != num_classes:
-        raise InputError(f'{path} has {len(names)} labels, the checkpoint {num_classes} classes: one name per line')
+        raise InputError(
+            f'{path} has {len(names)} labels, but the checkpoint has {num_classes} classes: give one name per line'
+        )
     return names

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: a file, a URL, a repository on the Hub, or the name of published weights."""
+"""Get the file of a checkpoint from a path, a URL, a repository on the Hub, or the name of published weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HUB = 'hf-hub:'
 
 
 def full_name(source: str | Path) -> str:
-    """Return a source as text; the name of an architecture becomes that of its default weights.
+    """Return a source as text. Replace the name of an architecture by the name of its default weights.
 
     Raises:
         InputError: the architecture has no weights, or the source looks like the name of weights that do not exist.
@@ -41,7 +41,7 @@ def full_name(source: str | Path) -> str:
 
 
 def public_name(source: str) -> str:
-    """Return what a source is called in a model card: without this machine's folders, or signatures in addresses."""
+    """Return the name of a source for a model card, without folders of this machine and without queries of URLs."""
     parts = urlsplit(source)
     if source.startswith(_HUB) or source in WEIGHTS:
         return source
@@ -52,11 +52,11 @@ def public_name(source: str) -> str:
 
 @contextmanager
 def local_file(source: str) -> Iterator[Path]:
-    """Give the file of a source, downloaded where it lies elsewhere.
+    """Give the path of a source's file. Download it first if it is not on this machine.
 
     Raises:
-        InputError: the address or the repository has no such file.
-        ResnetHubError: the Hub or the publisher's server refuses it or cannot be reached.
+        InputError: the URL or the repository has no such file.
+        ResnetHubError: the Hub or the publisher's server cannot be reached or refuses the request.
     """
     if source.startswith(_HUB):
         yield _from_hub(source.removeprefix(_HUB))
@@ -75,7 +75,7 @@ def local_file(source: str) -> Iterator[Path]:
 
 
 def _from_hub(repo: str) -> Path:
-    """Download the one checkpoint of a repository, and the config.json beside it."""
+    """Download the only checkpoint of a repository, and its config.json."""
     from huggingface_hub import hf_hub_download, list_repo_files
 
     from resnet_hub.utils.hub_client import ask

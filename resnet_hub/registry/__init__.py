@@ -1,4 +1,4 @@
-"""From the tables to timm's registry and to torch.hub. Importing this package registers the models with timm."""
+"""Make timm and torch.hub entrypoints from the tables. Importing this package registers the models with timm."""
 
 from __future__ import annotations
 

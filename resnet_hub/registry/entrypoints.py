@@ -1,4 +1,4 @@
-"""timm's entrypoints and default cfgs, made from the tables."""
+"""Make timm's entrypoints and default cfgs from the tables."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from resnet_hub.tables.weights import WEIGHTS, Weights, tags
 
 _logger = logging.getLogger(__name__)
 _DEFAULT_DATASET = DATASETS['cifar10']
-_SOURCES = ('state_dict', 'file', 'hf_hub_id', 'url')  # the fields of a cfg that say where weights are
+_SOURCES = ('state_dict', 'file', 'hf_hub_id', 'url')  # the fields of a cfg that give the place of the weights
 
 
 def register() -> None:
-    """Register every architecture and all weights with timm. A model that timm has already keeps its name."""
+    """Register all architectures and weights with timm. A name that timm already has is not registered again."""
     for name in ARCHITECTURES:
         if is_model(name):
             _logger.debug('timm has a model %s already', name)
@@ -44,15 +44,15 @@ def register() -> None:
 
 
 def _table_module(name: str) -> ModuleType:
-    """Return the table's module, by which timm groups models.
+    """Return the module of the architecture's table. timm groups models by this module.
 
-    It is not the network's module, because registration must not import the networks.
+    The module of the network is not used, because registration must not import the networks.
     """
     return sys.modules[f'resnet_hub.tables.{ARCHITECTURES[name].family.name}']
 
 
 def _default_cfgs(name: str) -> dict[str, dict[str, Any]]:
-    """Return timm's cfgs of an architecture, by 'architecture.tag', or the one of an architecture without weights."""
+    """Return the cfgs of an architecture for timm by 'architecture.tag'; one by 'architecture' if it has no weights."""
     row = ARCHITECTURES[name]
     common: dict[str, Any] = {
         'paper_ids': row.paper.replace('https://arxiv.org/abs/', 'arXiv:'),
@@ -76,7 +76,7 @@ def _default_cfgs(name: str) -> dict[str, dict[str, Any]]:
 
 
 def _source(weights: Weights) -> dict[str, str]:
-    """Return the field of timm's cfg that says where weights are: in a file, on the Hub, or at an address."""
+    """Return the field of timm's cfg that gives the place of the weights: a file, a Hub repository, or a URL."""
     if weights.path and (weights.in_package or weights.path.is_file()):
         return {'file': str(weights.path)}
     return {'hf_hub_id': weights.repo_id} if weights.repo_id else {'url': str(weights.url)}
@@ -101,10 +101,10 @@ def _create(
     device: Any = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """Build a network, and load its weights if `pretrained`, in timm's own way.
+    """Build a network, and load its weights if `pretrained`, with timm's own functions.
 
-    With weights the network is built on the meta device and takes the tensors of the file over, see
-    `TimmModel.load_state_dict`. So nothing is initialised or copied for nothing.
+    If weights are loaded, the network is built on the meta device and uses the tensors of the file as parameters, see
+    `TimmModel.load_state_dict`. So no parameter is initialised or copied in vain.
     """
     from resnet_hub.models import network_class
     from resnet_hub.models.timm_api import update_model_args
@@ -112,7 +112,7 @@ def _create(
     cls, row = network_class(name), ARCHITECTURES[name]
     cfg = resolve_pretrained_cfg(name, pretrained_cfg, pretrained_cfg_overlay)
     given = [key for key in _SOURCES if (pretrained_cfg_overlay or {}).get(key)]
-    if given:  # the user's own weights: no source of ours may be left, which timm could prefer
+    if given:  # the user's own weights; remove our places, which timm might prefer
         cfg = replace(cfg, **{key: None for key in _SOURCES if key not in given})
     weights = _weights_row(name, cfg)
     model_args = {**(weights.model_args if weights else {}), **kwargs}
@@ -135,18 +135,18 @@ def _create(
         **model_args,
     )
     if weights and weights.model_args:
-        update_model_args(model, **weights.model_args)  # timm's own export writes them
+        update_model_args(model, **weights.model_args)  # so that timm's export to the Hub writes them
     return model.to(torch.get_default_device() if device is None else device) if pretrained else model
 
 
 def _sources(cfg: PretrainedCfg) -> dict[str, Any]:
-    """Return the fields of a cfg that say where its weights are, as far as they are set."""
+    """Return those fields of a cfg that give the place of its weights and are set."""
     return {key: value for key in _SOURCES if (value := getattr(cfg, key))}
 
 
 def _weights_row(name: str, cfg: PretrainedCfg) -> Weights | None:
-    """Return the row of the table of weights that a cfg stands for.
+    """Return the row of the table of weights that belongs to a cfg.
 
-    A cfg of a Hub repository or a model folder stands for none: these have their own weights.
+    The result is None for a Hub repository or a model folder, because these have their own weights.
     """
     return None if cfg.source in ('hf-hub', 'local-dir') else WEIGHTS.get(f'{name}.{cfg.tag}')

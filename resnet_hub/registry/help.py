@@ -1,4 +1,4 @@
-"""The documentation of an entrypoint: what `help` and `torch.hub.help` show."""
+"""Make the docstring of an entrypoint, which `help` and `torch.hub.help` show."""
 
 from __future__ import annotations
 

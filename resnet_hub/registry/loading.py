@@ -1,4 +1,4 @@
-"""Load a network by its name."""
+"""Load a network by name."""
 
 from __future__ import annotations
 
@@ -17,37 +17,41 @@ from resnet_hub.utils.errors import InputError, ResnetHubError, did_you_mean
 
 
 def as_model(model: nn.Module | str | Path, device: str | None = None) -> nn.Module:
-    """Return a network as it is, or the one that a name stands for, see `load_model`.
+    """Return `model` if it is a network. Load the network if `model` is its name, see `load_model`.
 
     Raises:
-        InputError: neither a network nor a name.
+        InputError: `model` is neither a network nor a name.
     """
     if isinstance(model, nn.Module):
         return model
     if isinstance(model, str | Path):
         return load_model(str(model), device)
-    raise InputError(f'a network (torch.nn.Module) or its name is needed, not {type(model).__name__}')
+    raise InputError(f'model must be a network (torch.nn.Module) or its name, not {type(model).__name__}')
 
 
 def load_model(name: str, device: str | None = None, backend: str | None = None) -> nn.Module:
-    """Load a network with its weights, in evaluation mode, by any name that timm takes.
+    """Load a network with its weights, by any name that timm knows or from an exported file.
 
     Args:
         name: 'cifar_resnet20', 'cifar_resnet20.cifar10', 'hf-hub:OWNER/NAME', 'local-dir:FOLDER', or any other model
-            of timm's; or the path of an exported file, which becomes an `ExportedNetwork`.
-        device: where it is to run; None takes a GPU where there is one. An exported file runs on the processor.
+            of timm; or the path of an exported file, which is loaded as an `ExportedNetwork`.
+        device: 'cpu', 'cuda', …; None chooses a GPU if there is one. An exported file runs on the CPU.
         backend: the runtime of an exported file; None takes the default of its format.
 
+    Returns:
+        The network on its device, in evaluation mode. It maps float32 (N, C, H, W) to logits (N, classes).
+
     Raises:
-        InputError: there is no such model or device, it has no weights, or its config.json makes no network.
-        ResnetHubError: the weights cannot be had, or do not fit the network.
+        InputError: there is no such model or device, it has no weights, or its config.json describes no network.
+        ResnetHubError: the weights cannot be downloaded or read, or do not fit the network.
+        MissingExtraError: the runtime of an exported file is not installed.
     """
     if not isinstance(name, str):
-        raise InputError(f'the name of a model is needed, not {type(name).__name__}')
+        raise InputError(f'name must be the name of a model, not {type(name).__name__}: use such as cifar_resnet20')
     if format_of(name):
         return load_exported(name, backend)
     if backend:
-        raise InputError(f'{name} is not an exported file, so that it has no backend: leave backend out')
+        raise InputError(f'{name} is not an exported file, and only these have a backend: leave backend out')
     if ':' not in name:
         _check_name(name)
     if name.startswith('local-dir:'):
@@ -68,7 +72,11 @@ def load_model(name: str, device: str | None = None, backend: str | None = None)
 
 
 def _check_name(name: str) -> None:
-    """Check that timm has a model with weights of this name."""
+    """Check that timm has a model of this name, and weights for it.
+
+    Raises:
+        InputError: it has not.
+    """
     architecture, _, tag = name.partition('.')
     near = did_you_mean(name, {*WEIGHTS, *timm.list_models()}) or '; resnet-hub list shows all names'
     if not timm.is_model(architecture):
@@ -78,11 +86,11 @@ def _check_name(name: str) -> None:
     if tag and name not in timm.list_models(f'{architecture}.*', include_tags=True):
         raise InputError(f'{architecture} has no weights {tag!r}{near}')
     if not timm.is_model_pretrained(name):
-        raise InputError(f'{name} has no pretrained weights; those that have: resnet-hub list --pretrained')
+        raise InputError(f'{name} has no pretrained weights; resnet-hub list --pretrained shows models that have')
 
 
 def _explain(name: str, error: Exception) -> ResnetHubError | None:
-    """Return the error to show where files, the network or a foreign config are to blame; None for a bug."""
+    """Return the error to show if a file, the connection or the model's config caused `error`; None for a bug."""
     from resnet_hub.utils.hub_client import is_network
 
     reason = ' '.join(str(error).split())
@@ -96,12 +104,12 @@ def _explain(name: str, error: Exception) -> ResnetHubError | None:
         elif not isinstance(error, ValueError):
             reason = f'{type(error).__name__}: {reason}'
         return InputError(f'{name}: {reason}')
-    misfit = type(error) is RuntimeError  # PyTorch and timm raise it where weights are missing or do not fit
+    misfit = type(error) is RuntimeError  # PyTorch and timm raise it if weights are missing or do not fit
     return ResnetHubError(f'{name}: {reason}') if misfit else None
 
 
 def _config_makes_a_network(name: str) -> bool:
-    """Whether the config.json of a folder or repository is not what failed: a network without weights can be built."""
+    """Return whether timm can build a network from the config.json of a folder or repository, without its weights."""
     try:
         timm.create_model(name, pretrained=False)
     except Exception:

@@ -1,4 +1,4 @@
-"""torch.hub's entrypoints."""
+"""Make entrypoints for torch.hub."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from resnet_hub.utils.errors import InputError
 
 
 def hub_entrypoint(name: str) -> Callable[..., nn.Module]:
-    """Return torch.hub's entrypoint of an architecture."""
+    """Return the entrypoint of an architecture for torch.hub."""
 
     def entrypoint(pretrained: bool | str = False, **kwargs: Any) -> nn.Module:
         if not isinstance(pretrained, str):
@@ -23,7 +23,7 @@ def hub_entrypoint(name: str) -> Callable[..., nn.Module]:
             return _load_from_hub(name, pretrained, **kwargs)
         if pretrained not in tags(name):
             known = ', '.join(map(repr, tags(name))) or 'none yet'
-            raise InputError(f'{name} has no weights {pretrained!r}; known: {known}')
+            raise InputError(f'{name} has no weights {pretrained!r}; it has {known}')
         return timm.create_model(f'{name}.{pretrained}', pretrained=True, **kwargs)
 
     entrypoint.__name__ = entrypoint.__qualname__ = name

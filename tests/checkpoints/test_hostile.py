@@ -158,13 +158,13 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
         'empty': (b'', r'is empty \(0 bytes\)'),
         'pointer': (pointer.encode(), 'git lfs pull'),
         'page': (b'<!DOCTYPE html><html></html>', 'a web page'),
-        'text': (b'hello, world\n' * 9, 'no intact checkpoint'),
-        'zeros': (bytes(5000), 'no intact checkpoint'),
+        'text': (b'hello, world\n' * 9, 'is damaged, or not a PyTorch'),
+        'zeros': (bytes(5000), 'is damaged, or not a PyTorch'),
         'newer': (pickle.dumps({'a': b'1'}, protocol=4), 'protocol 3 or newer'),
         'gzip': (b'\x1f\x8b' + bytes(50), 'gunzip'),
         'keras': (b'\x89HDF\r\n\x1a\n', 'Keras'),
-        'zip': (b'PK\x03\x04' + bytes(40), 'no intact zip'),
-        'one': (b'\x80', 'no intact checkpoint'),
+        'zip': (b'PK\x03\x04' + bytes(40), 'is a damaged zip'),
+        'one': (b'\x80', 'is damaged, or not a PyTorch'),
     }
     for name, (data, message) in cases.items():
         (tmp_path / name).write_bytes(data)
@@ -213,11 +213,11 @@ def test_safetensors_headers_that_lie(state: State, tmp_path: Path) -> None:
     twice = json.dumps(header)[:-1] + f', "fc.bias": {entry}}}'
     beyond = {**header, 'fc.bias': {**header['fc.bias'], 'data_offsets': [0, 1 << 40]}}
     cases = {
-        'absurd length': (struct.pack('<Q', 1 << 60) + good[8:], 'bytes 0 to 7 give a safetensors header of'),
+        'absurd length': (struct.pack('<Q', 1 << 60) + good[8:], 'bytes 0 to 7 announce a safetensors header of'),
         'too long': (struct.pack('<Q', len(good)) + good[8:], 'bytes 0 to 7'),
         'twice': (with_header(twice), "'fc.bias' twice"),
-        'beyond': (with_header(json.dumps(beyond)), 'no intact safetensors'),
-        'no JSON': (good[:9] + b'x' + good[10:], 'no intact safetensors'),
+        'beyond': (with_header(json.dumps(beyond)), 'is a damaged safetensors'),
+        'no JSON': (good[:9] + b'x' + good[10:], 'is a damaged safetensors'),
     }
     for data, message in cases.values():
         (tmp_path / 'net').write_bytes(data)

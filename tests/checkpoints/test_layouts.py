@@ -316,7 +316,7 @@ OTHERS: dict[str, tuple[str, Callable[[State], State], str]] = {
     'other pooling': (
         V1,
         lambda s: {**s, 'fc.weight': meta(10, 256)},
-        r'fc\.weight has shape \(10, 256\), where \(10, 64\) .*pooling',
+        r'fc\.weight has shape \(10, 256\), but \(10, 64\) .*pooling',
     ),
     'third convolution': (
         V1,
@@ -391,7 +391,7 @@ OTHERS: dict[str, tuple[str, Callable[[State], State], str]] = {
     'bias in V2': (
         V2,
         lambda s: {**s, **{f'layer{i}.{j}.conv2.bias': meta(16 << i - 1) for i in (1, 2, 3) for j in range(3)}},
-        r'conv2\.bias .*a bias on what no norm alone reads',
+        r'conv2\.bias .*a bias that cannot be folded into a norm',
     ),
     'one bias': (
         V1,
@@ -536,7 +536,7 @@ def test_masks_of_torch_are_applied_and_others_must_change_nothing() -> None:
     assert list(kept.dropped) == ['layer1.0.conv1.mask']
     with pytest.raises(InputError, match='masks weights that are not zero'):
         recognise({**state, 'layer1.0.conv1.weight': weight, 'layer1.0.conv1.mask': mask})
-    with pytest.raises(InputError, match='no mask of zeros and ones'):
+    with pytest.raises(InputError, match='must be a mask of zeros and ones'):
         recognise({**state, 'layer1.0.conv1.weight_orig': weight, 'layer1.0.conv1.weight_mask': mask * 0.5})
 
 
@@ -553,5 +553,5 @@ def test_a_network_that_normalises_its_input_brings_the_constants() -> None:
     assert found.mean == pytest.approx((0.49, 0.48, 0.45)) and found.std == pytest.approx((0.25, 0.24, 0.26))
     with pytest.raises(InputError, match=r'0\.mean'):
         recognise({**state, '0.mean': mean})
-    with pytest.raises(InputError, match=r'no mean and std of pixels from 0 to 1'):
+    with pytest.raises(InputError, match=r'not the mean and std of pixels from 0 to 1'):
         recognise({**state, '0.mean': 255 * mean, '0.std': 255 * std})

@@ -248,7 +248,7 @@ def test_options_that_do_not_fit(checkpoint, tmp_path):
         ({'mean': (125.0,) * 3, 'std': (60.0,) * 3}, 'divide by 255'),
         ({'mean': (0.5,), 'std': (0.2,)}, 'one number for each of 3 input channels'),
         ({'mean': (0.5,) * 3, 'std': (0.0,) * 3}, 'must be positive'),
-        ({'dataset': 'cifar100'}, 'cifar100 has 100 classes, the checkpoint 10'),
+        ({'dataset': 'cifar100'}, 'cifar100 has 100 classes, but the checkpoint has 10'),
         ({'dataset': 'mnist'}, 'unknown data set'),
         ({'labels': tmp_path / 'two.txt'}, '2 labels, the checkpoint 10 classes'),
         ({'labels': tmp_path / 'none.txt'}, 'cannot read the labels'),
@@ -256,7 +256,7 @@ def test_options_that_do_not_fit(checkpoint, tmp_path):
         ({'check': tmp_path}, 'no labelled images'),
         (
             {'to': 'kuangliu', 'check': tmp_path, 'dataset': 'cifar10'},
-            'keys and tensors alone: leave out --dataset, --check',
+            'only keys and tensors: leave out --dataset, --check',
         ),
     ]
     for options, message in cases:
@@ -268,7 +268,7 @@ def test_options_that_do_not_fit(checkpoint, tmp_path):
 def test_other_classes_and_channels_need_their_normalisation(tmp_path):
     model = timm.create_model('cifar_resnet8', num_classes=7, in_chans=1)
     torch.save(model.state_dict(), tmp_path / 'net.pth')
-    with pytest.raises(InputError, match='normalisation unknown for 7 classes and 1 input channels'):
+    with pytest.raises(InputError, match='normalisation of a network with 7 classes and 1 input channels is unknown'):
         convert_checkpoint(tmp_path / 'net.pth', tmp_path / 'out')
     (tmp_path / 'names.txt').write_text('\n'.join('abcdefg'))
     convert_checkpoint(tmp_path / 'net.pth', tmp_path / 'out', mean=[0.5], std=[0.3], labels=tmp_path / 'names.txt')

@@ -188,7 +188,7 @@ UNFIT = {
     'weights without config': ({'config.json': None, 'net.pth': b'x'}, 'has no config.json: it is not a model'),
     'deep config': ({'config.json': b'[' * 100_000}, 'config.json of me/net cannot be read'),
     'evil pickle': ({'model.safetensors': None, 'pytorch_model.bin': pickled(Evil())}, 'would run code'),
-    'no safetensors': ({'model.safetensors': b'what is this'}, 'is not the file that config.json has the digest of'),
+    'no safetensors': ({'model.safetensors': b'what is this'}, 'does not have the digest that config.json gives'),
 }
 
 

@@ -223,7 +223,7 @@ def test_by_name():
     assert_same(load_model('cifar_resnet20.cifar10', 'cpu'), optimize('cifar_resnet20.cifar10').cpu(), x)
     with pytest.raises(InputError, match="unknown model 'cifar_resnet21'; did you mean "):
         optimize('cifar_resnet21')
-    with pytest.raises(InputError, match=r'a network \(torch.nn.Module\) or its name is needed, not int'):
+    with pytest.raises(InputError, match=r'must be a network \(torch.nn.Module\) or its name, not int'):
         optimize(3)
 
 

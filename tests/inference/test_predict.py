@@ -240,7 +240,7 @@ def test_networks_and_devices_that_cannot_be_used(tmp_path, command, monkeypatch
         (('--model', 'local-dir:odd'), "unexpected keyword argument 'depth'"),
         (('--device', 'gpu'), "unknown device 'gpu'"),
         (('--device', 'meta'), 'this machine cannot compute on meta'),
-        (('--device', 'cuda:99'), 'cuda:99 is not there'),
+        (('--device', 'cuda:99'), 'there is no cuda:99'),
     ):
         done = command('predict', CAT, *options, expect=2)
         assert message in done.err and len(done.err.splitlines()) == 1 and not done.out, done

@@ -103,7 +103,7 @@ def test_a_network_or_a_name():
     assert as_model(model) is model
     assert as_model('cifar_resnet20.cifar10', 'cpu').num_classes == 10
     for wrong in (3, None, [model]):
-        with pytest.raises(InputError, match=f'its name is needed, not {type(wrong).__name__}'):
+        with pytest.raises(InputError, match=f'or its name, not {type(wrong).__name__}'):
             as_model(wrong)
-    with pytest.raises(InputError, match='the name of a model is needed, not Identity'):
+    with pytest.raises(InputError, match='must be the name of a model, not Identity'):
         load_model(model)

@@ -83,7 +83,7 @@ def test_file_of_another_program(tmp_path: Path) -> None:
         ('net.onnx', None, {}, 'no such file'),
         ('net.onnx', b'not onnx', {}, 'ONNX Runtime cannot read it'),
         ('net.onnx', b'', {'backend': 'executorch'}, "'executorch' does not read ONNX; use onnxruntime or openvino"),
-        (NAME, None, {'backend': 'openvino'}, 'is not an exported file, so that it has no backend'),
+        (NAME, None, {'backend': 'openvino'}, 'is not an exported file, and only these have a backend'),
     ],
 )
 def test_refusals(name: str, content: bytes | None, options: Any, message: str, tmp_path: Path) -> None:
