@@ -1,7 +1,7 @@
-"""The model card: the README.md of a network on the Hub or in a folder.
+"""Write and check model cards: the README.md of a network on the Hub or in a folder.
 
-It is made of config.json and evaluation.json alone: the same input gives the same text. huggingface_hub writes and reads
-the metadata, so that no text can break it.
+A card is made only from config.json and evaluation.json, and the same input gives the same text. huggingface_hub writes
+and reads the metadata, so that no text can break it.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ METRICS = {
 }
 REQUIRED_METRICS = ('top1', 'top5', 'nll')  #: older evaluations have no others
 _HUB, _LOCAL = 'hf-hub:', 'local-dir:'
-_LICENSES = ('unknown', 'other')  #: the Hub's, beside the identifiers of SPDX
-#: the part of a card that `--description` gave
+_LICENSES = ('unknown', 'other')  #: names that the Hub accepts besides the identifiers of SPDX
+#: the part of a card that comes from `--description`
 _DESCRIPTION = re.compile(r'<!-- description -->\n(.*?)\n<!-- /description -->', re.DOTALL)
 #: arXiv number: BibTeX key, authors, title, venue, year
 _PAPERS = {
@@ -57,10 +57,11 @@ def make_card(
     Args:
         source: timm's name of the network, for the usage examples: 'hf-hub:OWNER/NAME' or 'local-dir:FOLDER'.
         config: config.json, see `checkpoints.folder.make_config`.
-        results: evaluation.json, see `package.read_results`. None takes what a conversion measured, if it did.
-        license: SPDX identifier. None takes that of the published weights that the network is, else 'unknown'.
+        results: evaluation.json, see `package.read_results`. None takes the figures in config.json that a conversion
+            measured.
+        license: SPDX identifier. None takes that of the published weights if the network has these, else 'unknown'.
         description: Markdown for the beginning of the text.
-        curves: whether there is a curves.png beside it.
+        curves: whether there is a curves.png beside the card.
 
     Raises:
         InputError: the license is not that of the published weights.
@@ -75,22 +76,22 @@ def make_card(
 
 
 def measured_by_conversion(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what `resnet-hub convert --check` measured, in the form of evaluation.json; [] if it measured nothing."""
+    """Return the figures that `resnet-hub convert --check` measured, like evaluation.json; [] if there are none."""
     return [{'split': 'test', **config['measured']}] if 'measured' in config else []
 
 
 def is_own_card(text: str) -> bool:
-    """Whether a person wrote or edited a card: it has text behind its metadata, and lacks the line of ours."""
+    """Return whether a person wrote or edited a card: it has text after its metadata, and lacks the line `MARK`."""
     return text.lstrip().startswith('---') and MARK not in text and bool(_body(text))
 
 
 def _body(text: str) -> str:
-    """What stands behind the metadata of a card."""
+    """Return the text after the metadata of a card."""
     return re.sub(r'\A\s*---.*?^---\s*$', '', text, flags=re.DOTALL | re.MULTILINE).strip()
 
 
 def read_license(text: str) -> str | None:
-    """Return the license that the metadata of a card names; None for 'unknown', none, or unreadable metadata."""
+    """Return the license in the metadata of a card; None if it is 'unknown' or missing, or cannot be read."""
     try:
         license = str(_read(text).license or 'unknown').lower()
     except InputError:
@@ -99,20 +100,20 @@ def read_license(text: str) -> str | None:
 
 
 def read_description(text: str) -> str | None:
-    """Return the description in a card that `make_card` wrote."""
+    """Return the description in a card that `make_card` wrote; None if it has none."""
     found = _DESCRIPTION.search(text)
     return found[1] if found else None
 
 
 def _read(text: str, name: str = 'README.md') -> Any:
-    """Read the metadata of a card as the Hub does.
+    """Read the metadata of a card with huggingface_hub.
 
     Raises:
-        InputError: the Hub's client cannot read it.
+        InputError: huggingface_hub cannot read it.
     """
     try:
         return ModelCard(text).data
-    except Exception as error:  # many types, from the YAML parser and from the client
+    except Exception as error:  # of many types, from the YAML parser and from huggingface_hub
         problem = ' '.join(str(error).split())
         raise InputError(f'the metadata of {name} cannot be read ({problem}); correct it, or remove it') from error
 
@@ -122,17 +123,20 @@ def check_card(
 ) -> str:
     """Check that a card contradicts neither the publisher's license nor an evaluation.
 
-    A card may say more than the evaluation, or less.
+    A card may have more or fewer figures than the evaluation.
 
     Args:
-        name: what the errors call the card.
+        text: the card.
+        config: config.json of the network.
+        results: entries of evaluation.json.
+        name: name of the card in error messages.
 
     Returns:
-        The license that the card names, '' for none.
+        The license in the card; '' if there is none.
 
     Raises:
-        InputError: its metadata is broken, its license is not that of the published weights, or one of its metrics
-            differs from the one in `results`.
+        InputError: the metadata is broken, the license is not that of the published weights, or a metric differs from
+            the one in `results`.
     """
     data = _read(text, name)
     license = str(data.license or '')
@@ -155,7 +159,7 @@ def check_card(
 
 
 def published(config: Mapping[str, Any]) -> tuple[str, Weights] | None:
-    """Return the name and row of the weights that a network is, or was converted from, if the table has them."""
+    """Return the name and row of the published weights that a network has or was converted from; None for others."""
     source = config.get('source', {})
     digests = [f'sha256:{digest}' for digest in (config.get('sha256'), source.get('sha256')) if digest]
     for name, row in WEIGHTS.items():
@@ -213,7 +217,7 @@ def _title(source: str) -> str:
 
 
 def _datasets(config: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of the data sets that it was trained on, as far as that is known, and measured on."""
+    """Return the names of the data sets on which a network was trained, if they are known, and measured."""
     found = published(config)
     trained = found[1].dataset if found else config.get('recipe', {}).get('dataset')
     names = tuple(config.get('label_names') or ())
@@ -315,7 +319,7 @@ print({label})
 
 
 def _usage_on_the_hub(repo_id: str, architecture: str, channels: int) -> list[str]:
-    """The examples that only a repository has: torch.hub, transformers (which takes RGB images alone), download."""
+    """Return the examples for a repository: torch.hub, transformers (only for RGB images), download."""
     torch_hub = f"""torch.hub needs no installation of resnet-hub:
 
 ```python

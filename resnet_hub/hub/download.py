@@ -1,4 +1,4 @@
-"""From a repository on the Hub to verified files on this machine."""
+"""Download a repository from the Hub, and verify its files."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ def download(
 ) -> Path:
     """Download a repository with a network of ours, and compare every file with the digest that the Hub lists.
 
-    The files go through the cache of huggingface_hub, so that a repeated call continues an interrupted one. HF_ENDPOINT
-    and HF_HUB_OFFLINE are respected. A file with another digest is removed and downloaded again.
+    The files go through the cache of huggingface_hub, so that another call continues an interrupted download. The
+    variables HF_ENDPOINT and HF_HUB_OFFLINE work. A file with another digest is removed and downloaded again.
 
     Args:
         repo_id: 'OWNER/NAME'.
-        output: a new folder for the files, which appears whole or not at all, or an empty folder, which is filled.
-            None leaves the files in the cache.
-        revision: branch, tag or commit; None is main.
-        token: None takes the token of HF_TOKEN or of `hf auth login`.
-        cache_dir: None is the cache of huggingface_hub.
+        output: a new folder for the files, which is written completely or not at all, or an empty folder. None leaves
+            the files in the cache.
+        revision: branch, tag or commit; None takes main.
+        token: access token; None takes that of HF_TOKEN or of `hf auth login`.
+        cache_dir: folder of the cache; None takes that of huggingface_hub.
 
     Returns:
         `output`, or the folder in the cache.
 
     Raises:
-        InputError: the repository has no network of ours as safetensors, or file names that lead out of a folder; or
+        InputError: the repository has no network of ours as safetensors, or has file names that lead out of a folder; or
             `output` exists and holds something else.
-        ResnetHubError: the Hub refuses the download or cannot be reached, or files keep arriving damaged.
+        ResnetHubError: the Hub refuses the download or cannot be reached, or files arrive damaged several times.
     """
     check_repo_id(repo_id)
     if output is not None:
@@ -64,7 +64,7 @@ class _Repository:
         self.api = HfApi(token=token)
 
     def fetch(self) -> Path:
-        """Download into the cache and return the folder. config.json comes first: it must be of a network of ours."""
+        """Download into the cache and return the folder. First read config.json, which must describe our network."""
         try:
             config = self.fetch_file(CONFIG_FILE, self.revision)
         except LocalEntryNotFoundError:
@@ -94,7 +94,7 @@ class _Repository:
     def verify(self, commit: str) -> set[str]:
         """Compare the files in the cache with the digests of the Hub, and return the names of the repository's files.
 
-        The client itself compares only the lengths, and would keep a damaged file for ever. It is removed here.
+        huggingface_hub itself compares only the lengths, and would keep a damaged file for ever. Here it is removed.
 
         Raises:
             DamagedError: a file had another digest.
@@ -116,7 +116,7 @@ class _Repository:
         return {*found.missing_paths, *_files(found.verified_path)}
 
     def refuse_pickle(self, names: set[str]) -> None:
-        """Refuse a repository that has its weights as a pickle. The error names the command that converts them.
+        """Refuse a repository that has its weights only as a pickle. The error names the command that converts them.
 
         Raises:
             InputError: there is a pickle. If it cannot be read without running code, the error says why.
@@ -136,7 +136,7 @@ class _Repository:
 
 def _check_name(name: str, repo_id: str) -> None:
     """Refuse a file name that could lead out of a folder, on any operating system."""
-    path = PureWindowsPath(name)  # takes both kinds of separators
+    path = PureWindowsPath(name)  # knows both kinds of separators
     if path.drive or path.root or '..' in path.parts or '\\' in name or not name.isprintable():
         raise InputError(f'{repo_id} has a file called {name!r}, which may lead out of its folder: nothing was written')
 
@@ -145,7 +145,7 @@ def _check_network(snapshot: Path, what: str) -> None:
     """Check that the weights have the digest in config.json and fit its network.
 
     Raises:
-        InputError: they have another digest, or do not fit.
+        InputError: the weights have another digest, or do not fit.
     """
     from resnet_hub.registry import load_model
 

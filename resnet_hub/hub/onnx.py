@@ -1,11 +1,11 @@
-"""A network for JavaScript: the repository NAME-ONNX, in the layout that transformers.js reads.
+"""Make the repository NAME-ONNX, which transformers.js reads: a network for JavaScript.
 
-It is a repository of its own because its config.json must name a model type of transformers.js, and its
-preprocessor_config.json must leave pictures as they are. Python's transformers would read both in the network's own
-repository, and then load another network or resize in another way.
+It is a separate repository, because its config.json must name a model type of transformers.js, and its
+preprocessor_config.json must not change pictures. In the network's own repository, Python's transformers would read
+both files, and then load another network or resize in another way.
 
-The ONNX files do the preprocessing themselves. transformers.js 4.3 cannot: in Node it resizes bicubically without
-antialiasing, in a browser by the canvas's filter. The probabilities are Python's only if the file resizes.
+The ONNX files contain the preprocessing, so that the probabilities are the same as in Python. transformers.js 4.3 resizes
+in another way: in Node bicubically without antialiasing, in a browser with the filter of the canvas.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from resnet_hub.hub.card import MARK, is_own_card
 from resnet_hub.hub.package import Package, encode_json
 from resnet_hub.registry import load_model
 
-SUFFIX = '-ONNX'  #: of the repository's name, as is usual on the Hub
+SUFFIX = '-ONNX'  #: suffix of the repository's name, as is usual on the Hub
 FLOAT_FILE, INT8_FILE = 'onnx/model.onnx', 'onnx/model_quantized.onnx'
 PREPROCESSOR_FILE = 'preprocessor_config.json'
 
@@ -36,23 +36,23 @@ class OnnxPackage(Package):
     own_files: ClassVar[tuple[str, ...]] = (CARD_FILE, CONFIG_FILE, PREPROCESSOR_FILE, FLOAT_FILE, INT8_FILE)
 
     def with_card(self, there: bytes | None) -> OnnxPackage:
-        """Return the package with the repository's card `there` if a person wrote it."""
+        """Return the package with the card `there` from the repository, if a person wrote it; else unchanged."""
         if there is None or not is_own_card(there.decode(errors='replace')):
             return self
         return OnnxPackage(**{**vars(self), 'files': {**self.files, CARD_FILE: there}})
 
 
 def prepare_onnx(package: Package, calibrate: str | Path | None = None, check: str | Path | None = None) -> OnnxPackage:
-    """Make the files for JavaScript of a package for Python.
+    """Make the files for JavaScript from a package for Python.
 
     Args:
-        package: what `prepare` returned.
-        calibrate: training images, see `export`: they add a file in int8, which browsers load by default.
-        check: test images, on which the int8 file may lose at most half a point of top-1.
+        package: result of `prepare`.
+        calibrate: training images, see `export`: they add an int8 file, which browsers load by default.
+        check: test images, on which the int8 file may lose at most 0.5 percentage points of top-1.
 
     Raises:
         InputError: the network's preprocessing cannot be exported.
-        ResnetHubError: the int8 file is less accurate than that.
+        ResnetHubError: the int8 file loses more accuracy.
         MissingExtraError: the packages for ONNX are not installed.
     """
     model: Any = load_model(f'local-dir:{package.folder}', 'cpu')
@@ -88,7 +88,7 @@ def prepare_onnx(package: Package, calibrate: str | Path | None = None, check: s
 
 
 def _export(model: Any, **options: Any) -> bytes:
-    """Return an ONNX file from a picture, float32 (1, 3, H, W) with values 0 … 255, to logits."""
+    """Return an ONNX file that maps a picture, float32 (1, 3, H, W) with values 0 … 255, to logits."""
     import onnx
     from onnx import TensorProto, compose, helper
 

@@ -1,4 +1,4 @@
-"""From a model folder to the files of a repository: everything is checked and made here, without a network."""
+"""Check a model folder, and make the files of its repository. This needs no connection to the Hub."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.training.recipe import Recipe
 from resnet_hub.utils.errors import InputError, ResnetHubError
 
-#: copied from the folder where they are there
+#: files that are copied if the folder has them
 _EXTRAS = (RECIPE_FILE, HISTORY_FILE, CURVES_FILE)
 _LOCAL = 'local-dir:'
 
 
 @dataclass(frozen=True)
 class Package:
-    """A folder that is ready to be sent."""
+    """The files of a model folder, ready for an upload."""
 
-    #: an upload removes these where the package lacks them; it leaves other files of the repository alone
+    #: an upload removes these files from the repository if the package lacks them; it keeps all other files
     own_files: ClassVar[tuple[str, ...]] = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, EVALUATION_FILE, *_EXTRAS)
 
     folder: Path
@@ -63,13 +63,16 @@ class Package:
         return self.files[CARD_FILE].decode()
 
     def with_card(self, there: bytes | None) -> Package:
-        """Return the package with its card, where the repository has the card `there` already.
+        """Return the package with its card.
 
-        A person's own card is sent, or stays, as it is: the one in the folder, else the one in the repository. A card of
-        ours is written anew, and keeps license and description of the earlier one.
+        A card that a person wrote is kept unchanged: the one in the folder, or else the one in the repository. A card of
+        ours is written again, with the license and description of the earlier card.
+
+        Args:
+            there: the card that the repository already has; None if it has none.
 
         Raises:
-            InputError: the own card contradicts the options, the evaluation, or the license of the published weights.
+            InputError: a person's card contradicts the options, the evaluation, or the license of the published weights.
         """
         here = _read_card(self.folder)
         theirs = None if there is None else there.decode(errors='replace')
@@ -98,19 +101,26 @@ class Package:
 
 
 def prepare(folder: str | Path, repo_id: str, *, license: str | None = None, description: str | None = None) -> Package:
-    """Check a model folder and return what is to be sent, without a network.
+    """Check a model folder and return the files to send. This needs no connection to the Hub.
 
-    A person's own README.md is sent as it is. It is one that has metadata and text, and lacks the last line of our cards.
+    A README.md that a person wrote is sent unchanged. Such a file has metadata and text, and lacks the last line of our
+    cards.
+
+    Args:
+        folder: the model folder.
+        repo_id: 'OWNER/NAME'.
+        license: SPDX identifier, see `make_card`.
+        description: Markdown for the beginning of the card.
 
     Raises:
-        InputError: the folder is no network of ours with weights, its logits are not finite, its evaluation or card does
-            not fit it, or the options contradict its own card.
+        InputError: the folder has no network of ours with weights, its logits are not finite, its evaluation or card does
+            not fit, or the options contradict a person's card.
     """
     folder = Path(folder)
     check_repo_id(repo_id)
     config = read_config(folder / CONFIG_FILE, str(folder))
     if not (folder / WEIGHTS_FILE).is_file():
-        raise InputError(f'{folder} has no {WEIGHTS_FILE}; `resnet-hub convert` makes one of other checkpoints')
+        raise InputError(f'{folder} has no {WEIGHTS_FILE}; `resnet-hub convert` makes it from other checkpoints')
     weights = (folder / WEIGHTS_FILE).read_bytes()
     config = _portable_config(config, hashlib.sha256(weights).hexdigest(), folder)
     _check_logits(folder)
@@ -142,17 +152,17 @@ def read_config(path: Path, what: str) -> dict[str, Any]:
 
     Args:
         path: the file.
-        what: the folder or repository that it belongs to, for the errors.
+        what: the folder or repository of the file, for error messages.
 
     Raises:
-        InputError: it is missing or broken, or names an architecture that is not ours.
+        InputError: the file is missing or broken, or names an architecture that is not ours.
     """
     try:
         config = json.loads(path.read_text(encoding='utf-8'))
         architecture = config.get('architecture') or config.get('architectures') or config.get('model_type')
     except FileNotFoundError:
         raise InputError(
-            f'{what} has no {path.name}; `resnet-hub convert` makes a model folder of a checkpoint'
+            f'{what} has no {path.name}; `resnet-hub convert` makes a model folder from a checkpoint'
         ) from None
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(
@@ -160,7 +170,7 @@ def read_config(path: Path, what: str) -> dict[str, Any]:
         ) from error
     if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise InputError(
-            f'{what} holds {architecture!r}, which is not a network of resnet-hub; `resnet-hub list` shows those that are'
+            f'{what} holds {architecture!r}, which is not an architecture of resnet-hub; `resnet-hub list` shows them all'
         )
     cfg = config.get('pretrained_cfg')
     if not (isinstance(cfg, dict) and {'mean', 'std', 'input_size'} <= cfg.keys() and config.get('num_classes')):
@@ -175,25 +185,25 @@ def encode_json(content: Any) -> bytes:
 
 
 def _without_folder(teacher: str) -> str:
-    """Return 'local-dir:net' for 'local-dir:/home/me/runs/net': folders of this machine mean nothing to others."""
+    """Return 'local-dir:net' for 'local-dir:/home/me/runs/net', because others do not have the folders of this machine."""
     return _LOCAL + PureWindowsPath(teacher.removeprefix(_LOCAL)).name if teacher.startswith(_LOCAL) else teacher
 
 
 def _portable_config(config: Mapping[str, Any], sha256: str, folder: Path) -> dict[str, Any]:
     """Return the config in a form that timm and transformers both read, with the digest of the weights.
 
-    timm's own export writes the number of classes among the model arguments, where transformers fails on it, and the
-    label names where only timm finds them.
+    timm's own export writes the number of classes into `model_args`, where transformers fails, and the label names into
+    `pretrained_cfg`, where only timm reads them.
 
     Raises:
-        InputError: the config has the digest of other weights, or something else where an object belongs.
+        InputError: the config has the digest of other weights, or a field that must be an object is not.
     """
     for key in ('model_args', 'source', 'recipe', 'measured'):
         if not isinstance(config.get(key, {}), dict):
             raise InputError(f'{key} in {folder / CONFIG_FILE} is not a JSON object; correct it, or leave it out')
     if config.get('sha256', sha256) != sha256:
         raise InputError(
-            f'{folder / WEIGHTS_FILE} is not the file that {CONFIG_FILE} has the digest of: take both from the same '
+            f'{folder / WEIGHTS_FILE} does not have the digest that {CONFIG_FILE} gives: take both files from the same '
             'training or conversion'
         )
     portable: dict[str, Any] = {**json.loads(json.dumps(config)), 'sha256': sha256}
@@ -210,10 +220,10 @@ def _portable_config(config: Mapping[str, Any], sha256: str, folder: Path) -> di
 
 
 def read_results(folder: Path, config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the entries of evaluation.json, else what a conversion measured, without the name of the model.
+    """Return the entries of evaluation.json without the model's name. Without this file, return a conversion's figures.
 
     Raises:
-        InputError: an entry is broken or has another number of classes, or the entries are of several models.
+        InputError: an entry is broken or has another number of classes, or the entries belong to several models.
     """
     path = folder / EVALUATION_FILE
     try:
@@ -228,7 +238,7 @@ def read_results(folder: Path, config: Mapping[str, Any]) -> list[dict[str, Any]
         ) from error
     if mixed:
         raise InputError(
-            f'{path} has figures of several models, or some twice: run `resnet-hub evaluate --json` on this one alone'
+            f'{path} has figures of several models, or some twice: run `resnet-hub evaluate --json` on this model only'
         )
     if rounded:
         raise InputError(f'{path} was measured in another precision: run `resnet-hub evaluate --json` without --bf16')
@@ -244,25 +254,29 @@ def read_results(folder: Path, config: Mapping[str, Any]) -> list[dict[str, Any]
 
 
 def _result(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of an entry that a card shows."""
+    """Return those figures of an entry that a card shows."""
     known = {key: entry[key] for key in ('dataset', 'split', *REQUIRED_METRICS)}
     further = {key: entry[key] for key in METRICS if key in entry}
     return {**known, **further, 'images': entry['images']}
 
 
 def _license_of(config: Mapping[str, Any], cards: Sequence[str]) -> str | None:
-    """The license that an earlier card names, unless the table of weights knows that of the network."""
+    """Return the license in an earlier card; None if there is none, or if the table of weights has the license."""
     return None if published(config) else next(filter(None, map(read_license, cards)), None)
 
 
 def _check_logits(folder: Path) -> None:
-    """Check that the folder loads as it is, and that the network answers with finite numbers."""
+    """Check that the folder loads, and that the network computes finite logits.
+
+    Raises:
+        InputError: it does not.
+    """
     from resnet_hub.registry import load_model
 
     try:
         model: Any = load_model(f'{_LOCAL}{folder}', 'cpu')
     except ResnetHubError as error:
-        raise InputError(f'{error}: config.json and model.safetensors must be of one network') from error
+        raise InputError(f'{error}: config.json and model.safetensors must belong to the same network') from error
     images = torch.rand(2, *model.pretrained_cfg['input_size'], generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         logits = model(images)

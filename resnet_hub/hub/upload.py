@@ -1,4 +1,4 @@
-"""From a model folder to a repository on the Hub, in one commit."""
+"""Publish a model folder as a repository on the Hub, in one commit."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from resnet_hub.utils.hub_client import DamagedError, ask
 
 @dataclass(frozen=True)
 class Upload:
-    """What happened to a folder."""
+    """The result of uploading a folder."""
 
     folder: Path
-    repo_id: str
+    repo_id: str  #: 'OWNER/NAME'
     result: str  #: 'sent', 'unchanged' or 'failed'
-    detail: str  #: the commit or pull request that holds it, or why it failed
+    detail: str  #: the commit or pull request that has the files, or why the upload failed
 
 
 def push_to_hub(
@@ -40,26 +40,29 @@ def push_to_hub(
     description: str | None = None,
     token: str | None = None,
 ) -> Upload:
-    """Publish a model folder in one commit, or in none if the repository holds the same files already.
+    """Publish a model folder in one commit. If the repository already has the same files, make no commit.
 
-    The repository and the branch are created where they are missing. The same commit removes the files of an earlier
-    upload that the folder no longer has (figures, recipe); other files of the repository stay. A model card that a
-    person wrote or edited on the Hub stays too, unless the folder has an own card.
+    The repository and the branch are created if they do not exist. The same commit removes files of an earlier upload
+    that the folder no longer has (figures, recipe). All other files of the repository stay. A model card that a person
+    wrote or edited on the Hub stays too, unless the folder has a card that a person wrote.
 
     Args:
-        folder: model.safetensors and config.json; evaluation.json, recipe.toml, history.csv and curves.png are optional.
+        folder: a folder with model.safetensors and config.json; evaluation.json, recipe.toml, history.csv, curves.png
+            and README.md are optional.
         repo_id: 'OWNER/NAME'.
-        private: create the repository as a private one. An existing public repository is then refused.
-        revision: the branch to commit to; None is main.
+        private: create a private repository. An existing public repository is then refused.
+        revision: the branch of the commit; None takes main.
         create_pr: open a pull request against main instead.
         message: title of the commit.
         license: SPDX identifier of the weights. None keeps that of the card on the Hub, see also `make_card`.
         description: Markdown for the beginning of the card. None keeps that of the card on the Hub.
-        token: None takes the token of HF_TOKEN or of `hf auth login`.
+        token: access token; None takes that of HF_TOKEN or of `hf auth login`.
+
+    Returns:
+        Whether the files were sent, and the address of the commit.
 
     Raises:
-        InputError: the options contradict each other, or the folder or its card is not fit to be published. Nothing was
-            sent.
+        InputError: the options contradict each other, or the folder or its card cannot be published. Nothing was sent.
         ResnetHubError: the Hub refuses the upload or cannot be reached. The repository is unchanged, or has the whole
             commit.
     """
@@ -84,14 +87,18 @@ def push_onnx(
     """Publish a model folder as ONNX files for JavaScript, in the repository 'OWNER/NAME-ONNX'.
 
     Args:
-        folder: as for `push_to_hub`.
-        repo_id: 'OWNER/NAME', the repository that `push_to_hub` writes.
-        calibrate: training images, see `export`: they add a file in int8, which browsers load by default.
-        check: test images, on which the int8 file may lose at most half a point of top-1.
-        private, revision, create_pr, message, license, token: as for `push_to_hub`.
+        folder: a model folder, see `push_to_hub`.
+        repo_id: 'OWNER/NAME', the repository of `push_to_hub`.
+        calibrate: training images, see `export`: they add an int8 file, which browsers load by default.
+        check: test images, on which the int8 file may lose at most 0.5 percentage points of top-1.
+        private, revision, create_pr, message, license, token: see `push_to_hub`.
+
+    Returns:
+        Whether the files were sent, and the address of the commit.
 
     Raises:
-        InputError, ResnetHubError: as for `push_to_hub`.
+        InputError, ResnetHubError: see `push_to_hub`.
+        ResnetHubError: the int8 file loses more accuracy.
         MissingExtraError: the packages for ONNX are not installed.
     """
     from resnet_hub.hub.onnx import prepare_onnx
@@ -112,9 +119,15 @@ def _send(
 
 
 def push_folders(folders: Iterable[str | Path], owner: str, **options: Any) -> list[Upload]:
-    """Publish many folders, each as 'OWNER/NAME' with the folder's name. One that fails does not stop the others.
+    """Publish several folders, each as 'OWNER/NAME' with the name of the folder. If one fails, the others continue.
 
-    `options` are those of `push_to_hub`.
+    Args:
+        folders: model folders, see `push_to_hub`.
+        owner: the account on the Hub.
+        **options: see `push_to_hub`.
+
+    Returns:
+        The result of each folder.
 
     Raises:
         InputError: the options contradict each other, or two folders have the same name. Nothing was sent.
@@ -130,7 +143,7 @@ def push_folders(folders: Iterable[str | Path], owner: str, **options: Any) -> l
 
 
 def repo_ids(folders: Iterable[str | Path], owner: str) -> dict[Path, str]:
-    """Return the name of each folder's repository.
+    """Return the repository of each folder, 'OWNER/NAME'.
 
     Raises:
         InputError: two folders would get the same repository.
@@ -138,7 +151,7 @@ def repo_ids(folders: Iterable[str | Path], owner: str) -> dict[Path, str]:
     named = {Path(folder): f'{owner}/{Path(folder).resolve().name}' for folder in folders}
     if len(set(named.values())) < len(named):
         raise InputError(
-            f'several folders have the same name, which names the repository: {", ".join(map(str, named))}'
+            f'several folders have the same name, which gives the name of the repository: {", ".join(map(str, named))}'
         )
     return named
 
@@ -160,10 +173,10 @@ class _Target:
 
 
 def _publish(package: Package, target: _Target) -> Upload:
-    """Look at what the repository holds, commit what it lacks, and look again.
+    """List the files of the repository, commit the differences, and check the result.
 
-    A call that fails on the way may be repeated. The Hub takes a commit whole or not at all, and if its answer was lost,
-    the next call finds the files in place. `parent_commit` makes the Hub refuse a commit if somebody else has committed
+    A call that fails can be repeated. The Hub applies a commit completely or not at all. If its answer is lost, the next
+    call finds the files in the repository. `parent_commit` makes the Hub refuse a commit if somebody else has committed
     in the meantime.
     """
     api, repo_id = target.api, target.repo_id
@@ -192,7 +205,7 @@ def _publish(package: Package, target: _Target) -> Upload:
 
 
 def _open_repository(target: _Target) -> str:
-    """Return the commit to build on. Repository and branch are created where they are missing."""
+    """Return the latest commit. Create the repository and the branch if they do not exist."""
     api, repo_id = target.api, target.repo_id
     try:
         info = api.repo_info(repo_id)
@@ -214,7 +227,7 @@ def _open_repository(target: _Target) -> str:
 
 
 def _list_files(target: _Target, revision: str) -> dict[str, Any]:
-    """The files of a revision by their names, with their digests."""
+    """Return the files of a revision by name; each entry has the digest of the file."""
     listed = target.api.list_repo_tree(target.repo_id, revision=revision, recursive=True)
     return {item.path: item for item in listed if hasattr(item, 'blob_id')}
 
@@ -226,7 +239,7 @@ def _fetch_card(target: _Target, revision: str) -> bytes:
 
 
 def _operations(package: Package, there: dict[str, Any]) -> list[CommitOperationAdd | CommitOperationDelete]:
-    """The changes that make a revision with the files `there` hold the package."""
+    """Return the changes that turn a revision with the files `there` into the package."""
     stale = [name for name in package.own_files if name in there and name not in package.files]
     return [
         *(
@@ -239,7 +252,7 @@ def _operations(package: Package, there: dict[str, Any]) -> list[CommitOperation
 
 
 def _is_same(data: bytes, listed: Any) -> bool:
-    """Compare by the digest that the Hub lists: the SHA-256 of a file in LFS, else git's SHA-1."""
+    """Return whether a file has the digest that the Hub lists: SHA-256 for a file in LFS, else git's SHA-1."""
     if listed.lfs:
         return bool(hashlib.sha256(data).hexdigest() == listed.lfs.sha256)
     return bool(hashlib.sha1(b'blob %d\0' % len(data) + data, usedforsecurity=False).hexdigest() == listed.blob_id)

@@ -1,4 +1,4 @@
-"""The networks: a module for each family, under the name of its table."""
+"""The networks: one module for each family, with the same name as its table."""
 
 from __future__ import annotations
 

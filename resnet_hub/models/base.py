@@ -1,4 +1,4 @@
-"""The parts that both families share: layers, the shortcut, the stages, the whole network."""
+"""The base class of both families, and what their blocks share: layers and shortcuts."""
 
 # No `from __future__ import annotations` here: TorchScript could not read the types in a torch.fx trace of `forward`.
 from collections.abc import Callable
@@ -16,9 +16,9 @@ from resnet_hub.models.timm_api import TimmModel
 
 
 class PadShortcut(nn.Module):
-    """The shortcut without parameters, option A of He et al. 2015, §4.2: subsample, then pad with zero channels.
+    """The shortcut without parameters, option A of He et al. 2015, §4.2: subsample, then add zero channels.
 
-    Half of the zero channels come before the others and half after them.
+    Half of the zero channels come before the input's channels, and half after them.
     """
 
     def __init__(self, in_chs: int, out_chs: int, stride: int) -> None:
@@ -34,7 +34,7 @@ class PadShortcut(nn.Module):
 
 
 class LayerMaker(NamedTuple):
-    """Makes the layers of a network: its arguments that concern single layers, in one place."""
+    """Makes the layers of a network. It holds those arguments of the network that determine its layers."""
 
     shortcut_type: str
     act_layer: Any
@@ -52,7 +52,7 @@ class LayerMaker(NamedTuple):
         return self.norm_layer(chs, **self.dd)
 
     def act(self) -> nn.Module:
-        """Make an activation that does not work in place, because such a one breaks backward hooks."""
+        """Make an activation. It does not work in place, because in-place operations break backward hooks."""
         return create_act_layer(self.act_layer)
 
     def drop(self) -> nn.Module:
@@ -64,8 +64,8 @@ class LayerMaker(NamedTuple):
     def shortcut(self, in_chs: int, out_chs: int, stride: int, norm: bool) -> nn.Module:
         """Make the shortcut of a block.
 
-        It is the identity where the stride is 1 and the width stays. Elsewhere it is option A, or option B: a 1×1
-        convolution, followed by a norm (V1) or alone (V2).
+        If the stride is 1 and the width does not change, it is the identity. Otherwise it is option A, or option B: a 1×1
+        convolution, with a norm after it (V1) or without (V2).
         """
         if stride == 1 and in_chs == out_chs:
             return nn.Identity()
@@ -75,10 +75,10 @@ class LayerMaker(NamedTuple):
 
 
 def get_norm_layer(norm_layer: Any) -> Callable[..., nn.Module]:
-    """Return a function from a number of channels to a norm.
+    """Return a function that makes a norm for a number of channels.
 
-    It is timm's, except that group norm has the greatest common divisor of 32 and the number of channels as its number
-    of groups: timm's 32 groups do not fit the thin networks.
+    It is timm's function, except for group norm. There the number of groups is the greatest common divisor of 32 and the
+    number of channels, because timm's 32 groups do not fit the thin networks.
     """
     layer = timm_norm_layer(norm_layer)
     return _group_norm if layer in (GroupNorm, nn.GroupNorm) else layer
@@ -91,9 +91,10 @@ def _group_norm(chs: int, **dd: Any) -> nn.Module:
 def add_shortcut(branch: Tensor, shortcut: Tensor) -> Tensor:
     """Return branch + shortcut, both (N, C, H, W).
 
-    Without gradients the sum takes the memory of `branch`, which makes thin networks a fifth faster. With gradients it
-    must not: a full backward hook turns the output of a module into a view that PyTorch lets nobody change. While
-    torch.jit traces it must not either, since the trace is checked without gradients and has to be the same.
+    Without gradients the sum is written into `branch`, which makes thin networks a fifth faster. With gradients this is
+    not possible: a full backward hook turns the output of a module into a view that PyTorch does not let us change.
+    torch.jit checks a trace without gradients and needs the same operations, so that tracing does not change `branch`
+    either.
     """
     if torch.is_grad_enabled() or torch.jit.is_tracing():
         return branch + shortcut
@@ -110,21 +111,21 @@ class ResidualNet(TimmModel):
         block: 'basic' or 'bottleneck'.
         layers: number of residual blocks in each stage; three or four stages.
         widths: base width of each stage; a bottleneck's output has four times as many channels.
-        stem_width: output channels of the stem; None: `widths[0]`.
+        stem_width: output channels of the stem; None takes `widths[0]`.
         num_classes: number of classes; 0 gives the pooled features (N, C).
         in_chans: channels of the images.
-        global_pool: any pooling of timm's; '' together with num_classes=0 gives the feature map (N, C, H, W).
+        global_pool: any pooling of timm; '' together with num_classes=0 gives the feature map (N, C, H, W).
         drop_rate: dropout rate before the classifier.
         drop_path_rate: stochastic depth rate of the last block; it grows linearly from 0 at the first block.
-        act_layer: any activation of timm's, by name or as a class.
-        norm_layer: any norm of timm's, by name or as a class.
-        shortcut_type: the shortcuts where the shape changes: 'B', 1×1 convolutions, or 'A', zero padding.
+        act_layer: any activation of timm, by name or as a class.
+        norm_layer: any norm of timm, by name or as a class.
+        shortcut_type: shortcut of blocks that change the shape: 'B', 1×1 convolution, or 'A', zero padding.
         zero_init_last: initialise the last layer of every residual branch to zero.
-        conv_drop_rate: dropout rate between the convolutions of a block. `PreActResNet` alone has it.
-        stem_norm: norm and activation after the stem. The two families set it.
-        final_norm: norm and activation after the last block. `PreActResNet` alone has it.
-        device: where parameters are made.
-        dtype: type of the parameters.
+        conv_drop_rate: dropout rate between the convolutions of a block. Only `PreActResNet` has this argument.
+        stem_norm: whether norm and activation follow the stem. Each family sets it.
+        final_norm: whether norm and activation follow the last block. Only `PreActResNet` has this argument.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
 
     Raises:
         ValueError: an unknown block or shortcut type, or layers and widths that do not fit each other.
@@ -190,16 +191,18 @@ class ResidualNet(TimmModel):
         self.init_weights(zero_init_last)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return the last feature map (N, C, H, W) of images, after the final norm where there is one."""
+        """Return the last feature map (N, C, H, W) of images (N, in_chans, H, W), after the final norm if it exists."""
         x = self.conv1(x)
-        x = self.act1(self.bn1(x))  # not in one line: freeing the map earlier costs more page faults, 10 % of the time
+        x = self.act1(
+            self.bn1(x)
+        )  # a separate line keeps the feature map longer, which saves page faults, 10 % of time
         if self.grad_checkpointing and not torch.jit.is_scripting():
             x = checkpoint_seq(self._stages(), x, flatten=True)
         else:
             x = self.layer1(x)
             x = self.layer2(x)
             x = self.layer3(x)
-            if hasattr(self, 'layer4'):  # TorchScript decides this when it compiles; it knows no loop over names
+            if hasattr(self, 'layer4'):  # TorchScript evaluates this when it compiles; it cannot loop over names
                 x = self.layer4(x)
         return self.act(self.norm(x))
 
@@ -208,5 +211,5 @@ class ResidualNet(TimmModel):
         x = F.dropout(self.global_pool(x), self.drop_rate, self.training)
         return x if pre_logits else self.fc(x)
 
-    def forward(self, x: Tensor) -> Tensor:  # no docstring here: it would survive fx and fail in TorchScript
+    def forward(self, x: Tensor) -> Tensor:  # no docstring, because torch.fx would keep it, and TorchScript would fail
         return self.forward_head(self.forward_features(x))

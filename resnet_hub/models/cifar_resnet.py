@@ -1,7 +1,7 @@
 """ResNet (V1, post-activation) for small images.
 
 He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, 2015, https://arxiv.org/abs/1512.03385.
-The thin networks are those of its §4.2. The wide ones have the depths and widths of its Table 1 and a 3×3 stem.
+The thin networks come from §4.2 of this paper. The wide ones have the depths and widths of its Table 1 and a 3×3 stem.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions, the last to four times the width (Figure 5).
+    """1×1, 3×3 and 1×1 convolutions; the last one has four times the width as output channels (Figure 5).
 
-    The 3×3 convolution has the stride: in the first 1×1 convolution it would discard three quarters of the input.
+    The 3×3 convolution has the stride. A stride in the first 1×1 convolution would discard three quarters of the input.
     """
 
     expansion = 4
@@ -68,9 +68,16 @@ class Bottleneck(nn.Module):
 
 
 class CifarResNet(ResidualNet):
-    """ResNet (V1): a norm and an activation follow the stem, none follow the last block.
+    """ResNet (V1): a norm and an activation follow the stem, but not the last block.
 
-    The arguments are those of `ResidualNet`.
+    It maps images, float32 (N, in_chans, H, W), to logits (N, num_classes). The arguments are those of `ResidualNet`,
+    without `stem_norm`, `final_norm` and `conv_drop_rate`.
+
+    Args:
+        block: 'basic' or 'bottleneck'.
+        layers: number of residual blocks in each stage; three or four stages.
+        widths: base width of each stage; a bottleneck's output has four times as many channels.
+        **kwargs: see `ResidualNet`.
     """
 
     blocks: ClassVar[dict[str, Any]] = {'basic': BasicBlock, 'bottleneck': Bottleneck}

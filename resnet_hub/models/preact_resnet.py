@@ -3,8 +3,7 @@
 He, Zhang, Ren, Sun: Identity Mappings in Deep Residual Networks, 2016, https://arxiv.org/abs/1603.05027.
 Zagoruyko, Komodakis: Wide Residual Networks, 2016, https://arxiv.org/abs/1605.07146.
 
-A projection reads the activated input of the block, as the branch does. An identity shortcut, zero-padded or not,
-carries the input itself.
+A projection shortcut reads the activated input of the block, like the branch. All other shortcuts read the input itself.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from resnet_hub.models.base import LayerMaker, ResidualNet, add_shortcut
 
 
 class PreActBasicBlock(nn.Module):
-    """Two 3×3 convolutions, a norm and an activation before each: shortcut(x) + F(x), equation 3."""
+    """Two 3×3 convolutions, each after a norm and an activation: shortcut(x) + F(x), equation 3."""
 
     expansion = 1
     last = 'conv2'
@@ -43,9 +42,9 @@ class PreActBasicBlock(nn.Module):
 
 
 class PreActBottleneck(nn.Module):
-    """1×1, 3×3 (with the stride) and 1×1 convolutions, the last to four times the width.
+    """1×1, 3×3 (with the stride) and 1×1 convolutions, each after a norm and an activation.
 
-    A norm and an activation come before each of them.
+    The last convolution has four times the width as output channels.
     """
 
     expansion = 4
@@ -77,18 +76,22 @@ class PreActBottleneck(nn.Module):
 
 
 class PreActResNet(ResidualNet):
-    """PreActResNet (V2): the stem is a convolution alone, a norm and an activation follow the last block.
+    """PreActResNet (V2): the stem is only a convolution, and a norm and an activation follow the last block.
 
-    The paper's appendix has this final norm. The widely copied CIFAR code of preact_resnet18 to preact_resnet152 has
-    none, and so these architectures have none by default. Its users report NaN losses at high learning rates;
-    `final_norm=True` trains stably.
+    It maps images, float32 (N, in_chans, H, W), to logits (N, num_classes).
+
+    The paper's appendix has this final norm. The widely used CIFAR code for preact_resnet18 to preact_resnet152 does not
+    have it, so that these architectures do not have it by default. Users of this code report NaN losses at high learning
+    rates; with `final_norm=True` training is stable.
 
     Args:
-        final_norm: norm and activation after the last block.
-        conv_drop_rate: dropout rate between the convolutions of a block, in front of each but the first, in training
-            alone (Zagoruyko and Komodakis, §2.4).
-
-    All other arguments are those of `ResidualNet`.
+        block: 'basic' or 'bottleneck'.
+        layers: number of residual blocks in each stage; three or four stages.
+        widths: base width of each stage; a bottleneck's output has four times as many channels.
+        final_norm: whether norm and activation follow the last block.
+        conv_drop_rate: dropout rate before each convolution of a block except the first, in training only (Zagoruyko and
+            Komodakis, §2.4).
+        **kwargs: see `ResidualNet`.
     """
 
     blocks: ClassVar[dict[str, Any]] = {'basic': PreActBasicBlock, 'bottleneck': PreActBottleneck}

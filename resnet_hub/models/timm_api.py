@@ -1,6 +1,6 @@
-"""timm's model API: everything that timm asks of a network beyond its forward pass.
+"""The methods and attributes, besides the forward pass, that timm expects of a network.
 
-All that this package takes from timm's private modules is imported here; `timm.models` does not export it.
+This is the only module that imports from private modules of timm, for functions that `timm.models` does not export.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 class TimmModel(nn.Module):
-    """A network of conv1, bn1, act1, the stages that `feature_info` lists, norm, act, global_pool and fc."""
+    """A network with the modules conv1, bn1, act1, the stages in `feature_info`, norm, act, global_pool and fc."""
 
     feature_info: list[dict[str, Any]]  #: the stem, then each stage: num_chs, reduction, module
     num_features: int
@@ -27,7 +27,7 @@ class TimmModel(nn.Module):
     layer1: nn.Module
     layer2: nn.Module
     layer3: nn.Module
-    layer4: nn.Module  #: absent from a network of three stages
+    layer4: nn.Module  #: missing in a network with three stages
     norm: nn.Module
     act: nn.Module
     global_pool: Any
@@ -37,23 +37,23 @@ class TimmModel(nn.Module):
     def init_weights(self, zero_init_last: bool = True) -> None:
         """Initialise the convolutions from N(0, 2 / fan-out), and the last layer of every branch to zero.
 
-        The fan-out rule is that of He et al. 2015, https://arxiv.org/abs/1502.01852. Tensors on the meta device are
-        left alone.
+        The variance 2 / fan-out is that of He et al. 2015, https://arxiv.org/abs/1502.01852. Convolutions on the meta
+        device are not initialised.
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
         for module in self.modules():
-            last: Any = getattr(module, getattr(module, 'last', ''), None)  # a block has the name of its last layer
+            last: Any = getattr(module, getattr(module, 'last', ''), None)  # block.last is the name of its last layer
             if zero_init_last and getattr(last, 'weight', None) is not None:
                 nn.init.zeros_(last.weight)
 
     @torch.jit.ignore
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Load a state dict as PyTorch does; a network on the meta device takes the tensors over.
+        """Load a state dict like PyTorch. A network on the meta device uses the given tensors as its parameters.
 
-        What the state dict does not have (a new classifier) is then initialised on the CPU. Tensors that come from a
-        safetensors file stay mapped to this file: replace it as a whole, do not change its bytes in place.
+        Modules that are not in the state dict (a new classifier) are then initialised on the CPU. Tensors from a
+        safetensors file stay mapped to the file: replace the file as a whole, and do not change its bytes in place.
         """
         own = self.state_dict()
         if not any(tensor.is_meta for tensor in own.values()):
@@ -67,22 +67,22 @@ class TimmModel(nn.Module):
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Return the patterns of parameter groups, for layer-wise learning rates: the stem, then each block or stage.
+        """Return the patterns of timm's parameter groups, which layer-wise learning rates use.
 
         Args:
-            coarse: a group for each stage, not for each block.
+            coarse: make one group for each stage, not for each block.
         """
         blocks = r'^layer(\d+)' if coarse else [(r'^layer(\d+)\.(\d+)', None), (r'^norm', (99999,))]
         return {'stem': r'^conv1|^bn1', 'blocks': blocks}
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Compute the activations of each block again in the backward pass, which saves memory, or keep them."""
+        """Turn gradient checkpointing on or off. It saves memory, because the backward pass recomputes activations."""
         self.grad_checkpointing = enable
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
-        """Return the classifier, an identity where there is none."""
+        """Return the classifier; an identity if there is none."""
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
@@ -90,7 +90,7 @@ class TimmModel(nn.Module):
 
         Args:
             num_classes: number of classes; 0 gives the pooled features.
-            global_pool: any pooling of timm's; None keeps the present one.
+            global_pool: any pooling of timm; None keeps the present one.
         """
         self.num_classes = num_classes
         pool = self.global_pool.pool_type if global_pool is None else global_pool
@@ -115,15 +115,15 @@ class TimmModel(nn.Module):
 
         Args:
             x: images (N, in_chans, H, W).
-            indices: which maps: 0 is the stem's, 1 that of the first stage, negative ones count from the end; an int n
-                stands for the last n, None for all.
+            indices: which maps to return: 0 is that of the stem, 1 that of the first stage; negative indices count from
+                the end. An int n stands for the last n maps, None for all.
             norm: apply the final norm and activation to the map of the last stage.
-            stop_early: do not run the stages after the last one asked for.
+            stop_early: do not run the stages after the last map in `indices`.
             output_fmt: only 'NCHW'.
-            intermediates_only: return the list of maps alone.
+            intermediates_only: return only the list of maps.
 
         Returns:
-            What `forward_features` returns, and the list of maps.
+            The result of `forward_features`, and the list of maps.
         """
         if output_fmt != 'NCHW':
             raise ValueError(f"output_fmt must be 'NCHW', not {output_fmt!r}")
@@ -142,12 +142,12 @@ class TimmModel(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Remove what the feature maps at `indices` do not need.
+        """Remove the modules that the feature maps at `indices` do not need.
 
         Args:
-            indices: as in `forward_intermediates`.
-            prune_norm: remove the final norm, even where the last stage stays.
-            prune_head: remove the classifier, even where the last stage stays.
+            indices: see `forward_intermediates`.
+            prune_norm: remove the final norm, even if the last stage is kept.
+            prune_head: remove the classifier, even if the last stage is kept.
 
         Returns:
             The indices, counted from the start.

@@ -1,1 +1,1 @@
-"""The pretrained weights: the table of them, and a row to a verified file."""
+"""The bundled weights and recipes, and functions that get a verified file for a row of the table of weights."""

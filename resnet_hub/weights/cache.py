@@ -1,4 +1,4 @@
-"""Where weights lie on this machine, and whether a file is the published one. Needs neither torch nor timm."""
+"""Find weights on this machine, and check whether a file is the published one. This needs neither torch nor timm."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from resnet_hub.tables.weights import WEIGHTS, Weights
 from resnet_hub.utils.errors import ResnetHubError
 
-#: Raise this number when the conversion of a published checkpoint gives other tensors than before: it is part of the
-#: names in the cache, so that files of the earlier conversion are not used any more.
+#: Increase this number when the conversion of published checkpoints changes their tensors. File names in the cache
+#: contain it, so that files of the earlier conversion are no longer used.
 CONVERSION = 2
 
 
@@ -20,9 +20,9 @@ def cache_folder(cache_dir: str | Path | None = None) -> Path:
 
 
 def cached_file(name: str, cache_dir: str | Path | None = None) -> Path:
-    """Return the path of downloaded weights in the cache, whether they are there or not.
+    """Return the path of downloaded weights in the cache. The file need not exist.
 
-    The file name holds the beginning of the digest, and for others' weights the version of the conversion.
+    The file name contains the beginning of the digest, and for converted weights the version of the conversion.
     """
     row = WEIGHTS[name]
     converted = '' if row.path else f'.v{CONVERSION}'
@@ -32,7 +32,7 @@ def cached_file(name: str, cache_dir: str | Path | None = None) -> Path:
 def find(name: str, cache_dir: str | Path | None = None) -> Path | None:
     """Return the file of the weights `name`, or None if it is not on this machine.
 
-    Our own weights lie in the package or in the folder weights/ of a clone; downloaded weights lie in the cache.
+    Our own weights are in the package or in the folder weights/ of a clone. Downloaded weights are in the cache.
     """
     here = WEIGHTS[name].path, cached_file(name, cache_dir)
     return next((path for path in here if path and path.is_file()), None)
@@ -42,9 +42,9 @@ def check_digest(row: Weights, path: Path, source: str | None = None) -> None:
     """Compare a file with the digest of a row.
 
     Args:
-        row: the row; its digest may be the beginning of one.
+        row: the row; its digest may be only the beginning of the digest.
         path: the file.
-        source: where the file comes from, for the error; None is `path`.
+        source: where the file comes from, for the error message; None names `path`.
 
     Raises:
         ResnetHubError: the file is not the published one.

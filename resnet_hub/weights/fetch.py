@@ -1,7 +1,7 @@
-"""From a row of the table of weights to a native safetensors file on this machine.
+"""Get a native safetensors file for a row of the table of weights.
 
-A digest is checked once: when the bytes arrive, before any tensor in them is read. Others' checkpoints are converted
-then. The cache keeps the result.
+The digest is checked once, after the download and before any tensor is read. Checkpoints of other publishers are then
+converted. The result is stored in the cache.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from resnet_hub.utils.http import UnreachableError, download_file
 from resnet_hub.utils.version import __version__
 from resnet_hub.weights.cache import cached_file, check_digest, find
 
-#: a download: writes the file into a folder and returns its path
+#: a function that downloads a file into a folder and returns its path
 _Download = Callable[[Path], Path]
 
 
 def fetch(name: str, cache_dir: str | Path | None = None) -> Path:
-    """Return the file of the weights `name` ('cifar_resnet56.chenyaofo_cifar10'), downloaded at first use.
+    """Return the file of the weights `name` ('cifar_resnet56.chenyaofo_cifar10'). Download it at the first use.
 
-    Weights that are not on this machine come from their publisher's address. Ours come from the Hub, where
-    RESNET_HUB_OWNER names an account, else from this project's repository.
+    Weights of other publishers are downloaded from the URL of their publisher. Ours are downloaded from the account on
+    the Hub that RESNET_HUB_OWNER names, or else from this project's repository.
 
     Raises:
-        ResnetHubError: no place has the published file. The cache stays as it was.
-        InputError: the file's contents are not the network that the row says.
+        ResnetHubError: the published file cannot be downloaded. The cache is unchanged.
+        InputError: the file contains another network than the row says.
     """
     if here := find(name, cache_dir):
         return here
     row, path = WEIGHTS[name], cached_file(name, cache_dir)
     with tempfile.TemporaryDirectory() as folder:
         file = _download_first(row, Path(folder), path)
-        if row.path:  # ours: native already
+        if row.path:  # our own files are already native
             with replacing(path) as temporary:
                 shutil.copyfile(file, temporary)
         else:
@@ -59,21 +59,21 @@ def _download_first(row: Weights, folder: Path, cached: Path) -> Path:
         except ResnetHubError as error:
             failures.append(str(error))
             if isinstance(error, UnreachableError):
-                break  # the other addresses are on the same host
+                break  # the other URLs have the same host
         else:
             return file
     if row.path is None:
         raise ResnetHubError(f'{failures[0]}; check the connection and try again')
     raise ResnetHubError(
-        f'{row.name} is neither at {row.path}, where a clone has it, nor at {cached}, and cannot be downloaded '
+        f'{row.name} is neither in a clone ({row.path}) nor in the cache ({cached}), and cannot be downloaded '
         f'({"; ".join(failures)}): check the connection; or use a clone of the project (pip install -e .); or set '
-        f'RESNET_HUB_OWNER to an account that has it on the Hub; or train it: resnet-hub train --recipe {row.name} '
+        f'RESNET_HUB_OWNER to an account on the Hub that has it; or train it: resnet-hub train --recipe {row.name} '
         f'-o runs/{row.name}'
     )
 
 
 def _sources(row: Weights) -> Iterator[tuple[str, _Download]]:
-    """Yield the places that may have a file: their names, and how to download from them."""
+    """Yield the places that may have a file: the name of each, and a function that downloads from it."""
     if row.repo_id:
         yield f'hf-hub:{row.repo_id}', partial(_from_hub, row.repo_id)
     for url in row.addresses(f'v{__version__}', 'main'):
@@ -89,7 +89,7 @@ def _from_hub(repo_id: str, folder: Path) -> Path:
 
 
 def _from_address(url: str, folder: Path) -> Path:
-    """Download a file. Of a zip, take the one file in it."""
+    """Download a file from a URL. If it is a zip file, return the only file in it."""
     file = folder / url.rpartition('/')[2]
     download_file(url, file)
     if file.suffix == '.zip':

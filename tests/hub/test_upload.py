@@ -181,7 +181,7 @@ BROKEN = {
     'other weights': (lambda f: edit(f / 'config.json', sha256='0' * 64), 'is not the file that config.json'),
     'other network': (
         lambda f: edit(f / 'config.json', architecture='cifar_resnet20', sha256=digest_of(f)),
-        'must be of one network',
+        'must belong to the same network',
     ),
     'NaN': (lambda f: spoil(f, float('nan')), 'computes NaN or infinity'),
     'no list': (lambda f: (f / 'evaluation.json').write_text('{"a": 1}'), 'is not what `resnet-hub evaluate --json`'),
