@@ -96,6 +96,9 @@ def warn_of_size(model: nn.Module, size: tuple[int, int], resized: bool, what: s
     if trained is None or trained == tuple(size):
         return
     shown, wanted = f'{size[1]}×{size[0]}', f'{trained[1]}×{trained[0]}'
-    how = 'so they are resized' if resized else 'but it gets them as they are'
-    message = f'{what}: {shown} pixels; the network was trained on {wanted}, {how}, which can cost accuracy'
+    if resized:
+        message = f'{what}: {shown} pixels are resized to the {wanted} that the network was trained on'
+    else:
+        message = f'{what}: {shown} pixels, but the network was trained on {wanted}'
+    message += '; this can cost accuracy'
     warnings.warn(message, stacklevel=3)

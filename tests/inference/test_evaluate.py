@@ -152,11 +152,11 @@ def test_networks_of_another_image_size(images):
     assert x.shape == (203, 3, 12, 12)
     with torch.no_grad():
         wanted = Metrics.from_logits(net.eval()(x), images.labels)
-    with pytest.warns(UserWarning, match='8×8 pixels; the network was trained on 12×12, so they are resized'):
+    with pytest.warns(UserWarning, match='8×8 pixels are resized to the 12×12 that the network was trained on'):
         found = evaluate(net, images)
     assert found.confusion == wanted.confusion and found.nll == pytest.approx(wanted.nll, abs=1e-4)
     assert evaluate(net, images, transform=transform) == wanted
-    with pytest.warns(UserWarning, match='trained on 12×12, but it gets them as they are'):
+    with pytest.warns(UserWarning, match='8×8 pixels, but the network was trained on 12×12'):
         evaluate(net, images, MEAN, STD)
 
 

@@ -181,7 +181,9 @@ def test_arrays_that_are_no_images(picture):
 
 
 def test_a_photo_is_warned_about():
-    with pytest.warns(UserWarning, match=r'cat\.jpg: .* the network was trained on 32×32, so they are resized'):
+    with pytest.warns(
+        UserWarning, match=r'cat\.jpg: 226×150 pixels are resized to the 32×32 that the network was trained on'
+    ):
         predict('cifar_resnet8.cifar10', CAT)
 
 
