@@ -23,12 +23,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     try:
-        with warnings.catch_warnings():  # which restores `showwarning`
+        with warnings.catch_warnings():  # restores `showwarning` at its end
             warnings.showwarning = lambda message, *_, **__: _print_error(args.command, str(message))
             return args.run(args) or 0
     except ResnetHubError as error:
         return _fail(args.command, str(error), error.exit_code)
-    except BrokenPipeError:  # the reader of the output has left, as head and less do
+    except BrokenPipeError:  # the program that reads the output has ended, such as head or less
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # a full disk, a folder without write permission

@@ -1,4 +1,4 @@
-"""What every command has: a summary, examples, a function to run."""
+"""Add a command to the parser, and the options that several commands share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 def add_command(
     commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], summary: str, examples: Sequence[str]
 ) -> argparse.ArgumentParser:
+    """Add a command with its summary, examples and the function that runs it, and return its parser."""
     command = commands.add_parser(
         name,
         help=summary,
@@ -22,7 +23,7 @@ def add_command(
 
 
 def add_device(command: argparse.ArgumentParser) -> None:
-    command.add_argument('--device', help='cpu, cuda, cuda:1, …; default: a CUDA GPU where there is one')
+    command.add_argument('--device', help='cpu, cuda, cuda:1, …; default: a CUDA GPU if there is one')
 
 
 def add_backend(command: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""`resnet-hub convert`: turn a checkpoint of any code base into a model folder, or write ours for another one."""
+"""`resnet-hub convert`: turn a checkpoint of any code base into a model folder, or into a file for another code base."""
 
 from __future__ import annotations
 
@@ -30,15 +30,17 @@ def add(commands: Any) -> None:
     command.add_argument(
         '--mean', type=float, nargs='+', metavar='X', help='mean of the pixels, from 0 to 1: one number per channel'
     )
-    command.add_argument('--std', type=float, nargs='+', metavar='X', help='their standard deviation, likewise')
+    command.add_argument(
+        '--std', type=float, nargs='+', metavar='X', help='standard deviation of the pixels, like --mean'
+    )
     command.add_argument('--dataset', help='cifar10, cifar100 or svhn: sets normalisation and class names')
     command.add_argument('--labels', metavar='FILE', help='a text file with the name of one class per line')
-    command.add_argument('--key', metavar='NAME', help='which network to take from a file with several')
+    command.add_argument('--key', metavar='NAME', help='which network to take if the file has several')
     command.add_argument(
         '--check',
         metavar='DATA',
-        help='measure the result on the test images in this folder; refuse an accuracy near chance, and let a good '
-        'one outweigh all other evidence',
+        help='measure the accuracy on the test images in this folder: near chance, the file is refused; a good accuracy '
+        'outweighs all other evidence',
     )
     command.add_argument(
         '--assume',
@@ -48,7 +50,9 @@ def add(commands: Any) -> None:
         help='keep an assumption although the file contradicts it; the error message names it',
     )
     command.add_argument(
-        '--to', metavar='LAYOUT', help="write one file with another code base's keys; an unknown name lists them"
+        '--to',
+        metavar='LAYOUT',
+        help='write one file with the keys of another code base; an unknown name lists them all',
     )
     command.add_argument('--force', action='store_true', help='replace the output if it exists')
     command.add_argument('--json', action='store_true', help='print the result as JSON')

@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         '--data',
         metavar='DATA',
-        help='test images in any format that evaluate reads: they set the energy score below which the page says that a '
+        help='test images in any format that evaluate reads: they give the energy score below which the page says that a '
         'picture shows none of the classes; default: the measured score of our own weights',
     )
     command.add_argument(
@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
         metavar='DIR',
         help='the folder dist/ of the npm package onnxruntime-web; default: npm fetches it at first use (14 MB)',
     )
-    command.add_argument('--force', action='store_true', help='replace the files of a page that is there')
+    command.add_argument('--force', action='store_true', help='replace the files of an existing page')
     command.add_argument('--json', action='store_true', help='print JSON, for programs')
 
 
@@ -46,7 +46,7 @@ def _run(args: argparse.Namespace) -> None:
     from resnet_hub.demo.runtime import PACKAGE, is_cached
 
     if args.runtime is None and not is_cached():
-        print(f'npm fetches {PACKAGE}, once', file=sys.stderr)
+        print(f'npm downloads {PACKAGE}; this happens only once', file=sys.stderr)
     page = build_demo(args.models, args.output, data=args.data, runtime=args.runtime, force=args.force)
     if args.json:
         print_json({**page._asdict(), 'folder': str(page.folder)})
@@ -55,7 +55,7 @@ def _run(args: argparse.Namespace) -> None:
     for row in page.models:
         if row['threshold'] is None:
             print(
-                f'  {row["name"]}: no energy threshold is known, so the page cannot say that a picture is of no class;'
+                f'  {row["name"]}: no energy threshold is known, so the page cannot say that a picture shows no class;'
             )
-            print('  --data measures one')
+            print('  --data measures a threshold')
     print(f'  see it: python -m http.server -b localhost -d {page.folder}, then open http://localhost:8000')

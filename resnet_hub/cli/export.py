@@ -1,4 +1,4 @@
-"""`resnet-hub export`: a network becomes a file for another runtime."""
+"""`resnet-hub export`: write a network as a file for another runtime."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
         '-o', '--output', required=True, metavar='PATH', help='the file to write, or a folder for a file named model.*'
     )
     command.add_argument(
-        '--to', metavar='FORMAT', help='onnx, openvino, pt2 or executorch; default: by the suffix of PATH'
+        '--to', metavar='FORMAT', help='onnx, openvino, pt2 or executorch; default: the format of the suffix of PATH'
     )
     command.add_argument('--int8', action='store_true', help='quantise to 8 bits; needs --calibrate')
     command.add_argument(
@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
         type=float,
         default=0.5,
         metavar='POINTS',
-        help='write no int8 file that loses more points of top-1 on --check (%(default)s)',
+        help='refuse an int8 file that loses more percentage points of top-1 on --check (%(default)s)',
     )
     command.add_argument('--dataset', help='cifar10, cifar100 or svhn; default: by the classes of the model')
     command.add_argument('--dynamic-batch', action='store_true', help='take any number of images at once, not just one')

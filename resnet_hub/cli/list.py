@@ -35,7 +35,7 @@ def _run(args: argparse.Namespace) -> None:
     shown = [name for name in names if _matches(name, args.filter)]
     if not shown:
         what, option = ('weights match', ' --pretrained') if pretrained else ('architecture matches', '')
-        known = any(_matches(name, args.filter) for name in ARCHITECTURES)  # has no weights: no other name is meant
+        known = any(_matches(name, args.filter) for name in ARCHITECTURES)  # the name is right, but has no weights
         hint = (not known and did_you_mean(args.filter, names)) or f'; resnet-hub list{option} shows all names'
         raise InputError(f'no {what} {args.filter!r}{hint}')
     rows = [_weights_row(WEIGHTS[name], args.verify) if pretrained else _architecture_row(name) for name in shown]
@@ -46,7 +46,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Whether a shell pattern fits the whole name, or the architecture in it; a text without wildcards, a part."""
+    """Return whether a name matches: a shell pattern the whole name or its architecture, other text any part of it."""
     from fnmatch import fnmatch
 
     if any(sign in pattern for sign in '*?['):
@@ -79,7 +79,7 @@ def _weights_row(row: Any, verify: bool) -> dict[str, Any]:
 
 
 def _state_of_file(row: Any, verify: bool) -> str:
-    """Whether the file is on this machine, or has to be downloaded at first use, and whether it is the published one."""
+    """Return whether a file is on this machine or must be downloaded, and with `verify`, that its digest is right."""
     from resnet_hub.weights.cache import check_digest, find
 
     path = find(row.name)
@@ -94,5 +94,5 @@ def _state_of_file(row: Any, verify: bool) -> str:
 
 
 def _text(value: Any) -> Any:
-    """A list as text for a table's cell."""
+    """Return a value for a cell of a table: a list becomes text."""
     return (' '.join(map(str, value)) or '-') if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What commands print: tables, JSON, and where a model folder is."""
+"""Print tables, JSON, and how to load a model folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-#: how the columns of tables are written
+#: formats of the columns of tables
 _FORMATS = {
     'parameters': ',',
     'images': ',',
@@ -31,7 +31,7 @@ def print_json(content: Any) -> None:
 
 
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:
-    """A table, text to the left and numbers to the right."""
+    """Print a table. Text is aligned to the left and numbers to the right."""
     lines = [
         [*rows[0]],
         *(
@@ -47,4 +47,4 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def print_folder(folder: Path) -> None:
-    print(f'{folder}: load it by timm.create_model({f"local-dir:{folder}"!r}, pretrained=True)')
+    print(f'{folder}: load it with timm.create_model({f"local-dir:{folder}"!r}, pretrained=True)')

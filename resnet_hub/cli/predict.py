@@ -1,4 +1,4 @@
-"""`resnet-hub predict`: what is on pictures."""
+"""`resnet-hub predict`: classify images."""
 
 from __future__ import annotations
 

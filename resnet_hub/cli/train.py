@@ -1,4 +1,4 @@
-"""`resnet-hub train`: a recipe becomes a model folder."""
+"""`resnet-hub train`: train a network and write it as a model folder."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from resnet_hub.cli.command import add_command, add_device
 from resnet_hub.cli.output import print_folder
 
-#: what each group of recipe options is about
+#: description of each group of recipe options
 _GROUPS = {
-    'network': 'which network, and what it starts from',
-    'images': 'what it is trained on',
-    'schedule': 'how long, and in which steps',
+    'network': 'which network is trained, and from which weights it starts',
+    'images': 'on which images it is trained',
+    'schedule': 'how long it is trained, and in which steps',
     'optimizer': 'how the weights change',
     'augmentation': 'how images change from epoch to epoch',
     'distillation': 'learn from another network (Hinton et al. 2015)',
@@ -48,8 +48,10 @@ def add(commands: Any) -> None:
         '--recipe',
         help='a TOML file, or the name of a recipe of ours, such as cifar_resnet20.cifar10; default: the options below',
     )
-    command.add_argument('--resume', action='store_true', help='go on with the run in DIR')
-    command.add_argument('--compile', action='store_true', help='torch.compile: a slower start, faster steps')
+    command.add_argument('--resume', action='store_true', help='continue the run in DIR')
+    command.add_argument(
+        '--compile', action='store_true', help='compile the network with torch.compile: a slower start, faster steps'
+    )
     command.add_argument(
         '--bf16',
         action=argparse.BooleanOptionalAction,
@@ -87,7 +89,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _recipe_path(args: argparse.Namespace) -> Path | None:
-    """Return the recipe's file: the user's, one that comes with the package, or the one of the run to resume."""
+    """Return the file of the recipe: that of the user, of the package, or of the run to resume; None for no file."""
     from resnet_hub.checkpoints.folder import RECIPE_FILE
     from resnet_hub.tables.weights import recipe_file
     from resnet_hub.utils.errors import InputError, did_you_mean

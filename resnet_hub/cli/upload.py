@@ -29,9 +29,9 @@ def add(commands: Any) -> None:
     command.add_argument(
         'target',
         metavar='OWNER[/NAME]',
-        help='repository; with OWNER alone, each folder gives the name of its repository',
+        help='repository; with only OWNER, each folder gives the name of its repository',
     )
-    command.add_argument('--private', action='store_true', help='create the repository as a private one')
+    command.add_argument('--private', action='store_true', help='create a private repository')
     command.add_argument(
         '--revision', metavar='BRANCH', help='commit to this branch, which is created if it is missing; default: main'
     )
@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         '--license',
         metavar='SPDX',
-        help='license of the weights; default: that of the card on the Hub or of published weights, else unknown',
+        help='license of the weights; default: the license of the card on the Hub or of published weights, else unknown',
     )
     command.add_argument(
         '--description',
@@ -65,11 +65,11 @@ def _run(args: argparse.Namespace) -> int:
     options = {k: getattr(args, k) for k in ('private', 'revision', 'create_pr', 'message', 'license', 'description')}
     single = '/' in args.target
     if single and len(args.folders) > 1:
-        raise InputError(f'{len(args.folders)} folders cannot all be {args.target}: give OWNER alone')
+        raise InputError(f'{len(args.folders)} folders cannot all be {args.target}: give only OWNER')
     if args.onnx and not single:
         raise InputError('--onnx publishes one folder: give OWNER/NAME')
     if (args.calibrate and not args.onnx) or (args.check and not args.calibrate):
-        raise InputError('--calibrate makes a file in int8 for --onnx, and --check measures it: give all of them')
+        raise InputError('--calibrate adds an int8 file to --onnx, and --check measures it: give all three options')
     if args.dry_run:
         check_options(args.revision, args.create_pr)
         _show_packages({args.folders[0]: args.target} if single else repo_ids(args.folders, args.target), args)
@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _show_packages(repo_ids: dict[Any, str], args: argparse.Namespace) -> None:
-    """Print what would be sent of each folder: the files and the card."""
+    """Print the files and the card that would be sent for each folder."""
     from hashlib import sha256
 
     from resnet_hub.hub.package import prepare

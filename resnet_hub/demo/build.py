@@ -1,4 +1,4 @@
-"""Make the folder of the page: its files, the networks as ONNX, and what the page must know about them."""
+"""Write the folder of the demo page: its files, the networks as ONNX, and the data about them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from resnet_hub.utils.errors import InputError
 
 DATA_FILE = 'demo.json'
 _PAGE = files('resnet_hub.demo') / 'page'
-_MODELS = 2  #: on one page, at most
-_FILTERS = ('bilinear', 'bicubic', 'lanczos')  #: those of page/resize.js
-#: the example pictures; each is in the public domain by CC0
+_MODELS = 2  #: largest number of networks on a page
+_FILTERS = ('bilinear', 'bicubic', 'lanczos')  #: the filters of page/resize.js
+#: the example pictures; each is in the public domain (CC0)
 _EXAMPLES = (
     {'file': 'examples/cat.jpg', 'title': 'a cat', 'credit': 'Stéfan van der Walt (CC0)'},
     {'file': 'examples/cameraman.jpg', 'title': 'a man with a camera', 'credit': 'Lav Varshney (CC0)'},
@@ -36,11 +36,11 @@ _EXAMPLES = (
 
 
 class Page(NamedTuple):
-    """A page that was written."""
+    """The page that `build_demo` wrote."""
 
     folder: Path
-    size: int  #: bytes of all its files
-    models: list[dict[str, Any]]  #: what the page knows about each network, see demo.json
+    size: int  #: bytes of all files
+    models: list[dict[str, Any]]  #: the data about each network, as in demo.json
 
 
 def build_demo(
@@ -53,20 +53,24 @@ def build_demo(
 ) -> Page:
     """Write a static page on which one or two networks classify pictures in the browser.
 
-    The folder needs no server program and fetches nothing from elsewhere. It is also a static Space for the Hub.
+    Any server of static files can serve the folder, and it loads nothing from elsewhere. It is also a static Space for
+    the Hub.
 
     Args:
-        models: one or two names that `load_model` takes, or ONNX files that `export` has written.
+        models: one or two names of models, see `load_model`, or ONNX files that `export` wrote.
         output: the folder to write.
-        data: test images of the networks' classes, in any format that `read_labelled` reads. They set the energy score
-            below which the page says that a picture shows none of the classes. None takes the measured scores of our
-            own weights; for other networks the page then says nothing.
-        runtime: folder with the files of ONNX Runtime Web; None lets npm fetch them at first use.
-        force: replace the files of a page that is there. Other files of the folder stay.
+        data: test images of the networks' classes, in any format that `read_labelled` reads. They determine the energy
+            score below which the page says that a picture shows none of the classes. None takes the measured scores of
+            our own weights; for other networks the page then never says so.
+        runtime: folder with the files of ONNX Runtime Web; None lets npm download them at the first use.
+        force: replace the files of an existing page. Other files in the folder stay.
+
+    Returns:
+        The folder, its size, and the data about each network.
 
     Raises:
-        InputError: unusable arguments, a network that the page cannot run, or `output` is not empty.
-        ResnetHubError: ONNX Runtime Web cannot be had, or a network cannot be exported.
+        InputError: the arguments are unusable, the page cannot run a network, or `output` is not empty.
+        ResnetHubError: ONNX Runtime Web cannot be downloaded, or a network cannot be exported.
         MissingExtraError: the packages for ONNX are not installed.
     """
     names = [models] if isinstance(models, str) else list(models)
@@ -95,7 +99,7 @@ def build_demo(
 
 
 def _add_model(folder: Path, name: str, number: int, data: str | Path | None) -> dict[str, Any]:
-    """Write a network into the page's folder, and return what the page must know about it."""
+    """Write a network into the page's folder, and return the data about it for the page."""
     model: Any = load_model(name, 'cpu')
     cfg = model.pretrained_cfg
     exported = isinstance(model, ExportedNetwork)
@@ -143,15 +147,15 @@ def _classes(name: str, cfg: Mapping[str, Any], count: int) -> list[str]:
 
 
 def _view(name: str, model: nn.Module) -> dict[str, Any]:
-    """Return how the page makes the network's input of a picture.
+    """Return how the page preprocesses a picture for the network.
 
     Raises:
-        InputError: the network's input is not made by resizing and a central square of an RGB picture.
+        InputError: the page cannot do the network's preprocessing.
     """
     from timm.data import resolve_model_data_config
 
     if isinstance(model, ExportedNetwork) and (model.path.suffix != '.onnx' or model.takes_pictures):
-        raise InputError(f'{name}: a page runs ONNX files without preprocessing: export it anew without that option')
+        raise InputError(f'{name}: a page runs only ONNX files without preprocessing: export it again as such a file')
     cfg = resolve_model_data_config(model)
     channels, height, width = cfg['input_size']
     if channels != 3 or height != width or cfg['interpolation'] not in _FILTERS or cfg['crop_mode'] != 'center':

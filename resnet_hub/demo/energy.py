@@ -1,4 +1,4 @@
-"""Thresholds of the energy score, below which a picture is probably of no class that the network knows.
+"""Thresholds of the energy score. A picture with a lower score probably shows none of the network's classes.
 
 The energy score of a picture is the logarithm of the sum of the exponentials of its logits (Liu et al., Energy-based
 Out-of-distribution Detection, NeurIPS 2020, equation 4 with temperature 1, sign changed). The threshold follows that
@@ -20,15 +20,15 @@ from resnet_hub.inference.mode import evaluation_mode
 from resnet_hub.inference.transform import make_transform
 
 TABLE = Path(__file__).with_suffix('.csv')
-PERCENT = 95  #: of the test images reach the threshold
+PERCENT = 95  #: share of the test images, in %, that reach the threshold
 _BATCH = 250
 
 
 class Threshold(NamedTuple):
-    """An energy score, and the pictures that it comes from."""
+    """An energy score, and the pictures on which it was measured."""
 
     energy: float
-    source: str  #: the pictures in words, '10,000 CIFAR-10 test pictures'
+    source: str  #: description of the pictures, such as '10,000 CIFAR-10 test pictures'
 
 
 def read_thresholds() -> dict[str, Threshold]:
@@ -38,12 +38,12 @@ def read_thresholds() -> dict[str, Threshold]:
 
 
 def measure_threshold(model: nn.Module, images: LabelledImages, what: str) -> Threshold:
-    """Return the energy score that 95 % of some images reach.
+    """Return the energy score that `PERCENT` % of the images reach.
 
     Args:
         model: a network with a timm `pretrained_cfg`.
-        images: they show its classes, and it was not trained on them. Their labels are not used.
-        what: the images in words, 'CIFAR-10 test pictures'.
+        images: images of the network's classes on which it was not trained. Their labels are not used.
+        what: description of the images, such as 'CIFAR-10 test pictures'.
     """
     from tqdm.auto import tqdm
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime Web, which runs ONNX files in a browser: one version, fetched by npm at first use."""
+"""Get ONNX Runtime Web, which runs ONNX files in a browser. npm downloads one fixed version at the first use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILES = ('ort.wasm.bundle.min.mjs', 'ort-wasm-simd-threaded.wasm')
 
 
 def runtime_folder(given: str | Path | None = None) -> Path:
-    """Return a folder that holds `FILES`: `given`, else our cache, which npm fills at first use.
+    """Return a folder that has `FILES`: `given`, or else our cache, which npm fills at the first use.
 
     Args:
         given: a folder that has them, such as node_modules/onnxruntime-web/dist.
@@ -65,7 +65,9 @@ def _fetch(folder: Path) -> Path:
         raise ResnetHubError(f'npm pack {PACKAGE} failed: {reason}. Run it yourself to see why')
     found = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
     if found != INTEGRITY:
-        raise ResnetHubError(f'npm fetched another {PACKAGE}: SHA-512 {found}, not {INTEGRITY}; it is not used')
+        raise ResnetHubError(
+            f'npm fetched another {PACKAGE}: SHA-512 {found}, not {INTEGRITY}; it is not used. Check the registry of npm'
+        )
     return archive
 
 

@@ -1,4 +1,4 @@
-"""Write ExecuTorch programs, whose layers XNNPACK computes."""
+"""Write ExecuTorch programs, which run with XNNPACK."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ except ImportError:
     raise MissingExtraError('executorch', 'executorch') from None
 
 PACKAGES = ('executorch',)
-LARGEST_BATCH = 64  #: ExecuTorch reserves memory for it in advance
+LARGEST_BATCH = 64  #: largest number of images at once; ExecuTorch reserves memory for it in advance
 
 
 def write(network: nn.Module, path: Path, options: Options) -> None:

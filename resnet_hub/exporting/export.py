@@ -1,4 +1,4 @@
-"""Export a network: fold its norms, write it, and prove that the file computes the same."""
+"""Export a network: fold its norms, write the file, and check that the file computes the same logits."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from resnet_hub.runtimes.exported import ExportedNetwork, load_exported
 from resnet_hub.runtimes.formats import FORMATS, find_format, format_of
 from resnet_hub.utils.errors import InputError, ResnetHubError
 
-FLOAT_TOLERANCE = 1e-4  #: of the largest logit
+FLOAT_TOLERANCE = 1e-4  #: largest error of a float32 file, relative to the largest logit
 CALIBRATION_IMAGES = 300
 _BATCH = 250
 
 
 @dataclass(frozen=True)
 class Export:
-    """A file that was written, and what its check found."""
+    """The file that `export` wrote, and the results of its check."""
 
     path: Path
-    format: str
+    format: str  #: 'onnx', 'openvino', 'pt2' or 'executorch'
     int8: bool
-    size: int  #: bytes, with all files that belong to it
-    norms_left: int  #: batch norms that no convolution could absorb
-    logit_error: float  #: largest difference to the network, as a part of its largest logit
+    size: int  #: bytes of all files that belong to it
+    norms_left: int  #: number of batch norms that could not be folded into a convolution
+    logit_error: float  #: largest difference from the network's logits, relative to the largest logit
     top1: float | None = None  #: % of the check images that the file classifies correctly
-    network_top1: float | None = None  #: % that the network classifies correctly
-    changed: float | None = None  #: % that file and network classify differently
+    network_top1: float | None = None  #: % of the check images that the network classifies correctly
+    changed: float | None = None  #: % of the check images that file and network classify differently
 
 
 def export(
@@ -66,18 +66,18 @@ def export(
     largest logit, or, for int8, the top-1 accuracy on `check` within `tolerance` of the network's.
 
     Args:
-        model: a network with a timm `pretrained_cfg`, or any name that `load_model` takes.
+        model: a network with a timm `pretrained_cfg`, or its name, see `load_model`.
         output: the file to write; or a folder, in which the file is called model.onnx, model.xml, model.pt2 or model.pte.
         to: 'onnx', 'openvino', 'pt2' or 'executorch'; None takes the format of the suffix of `output`.
         int8: quantise weights and activations to 8 bits; needs `calibrate`.
-        calibrate: images that set the ranges of the activations: a folder with train-*.parquet or with pictures, or
+        calibrate: images that give the ranges of the activations: a folder with train-*.parquet or with pictures, or
             loaded images. 300 of them are used. Do not take test images.
         check: labelled images to measure file and network on: a folder with test-*.parquet, or loaded images.
         tolerance: how many points of top-1 an int8 file may lose on `check`.
         dynamic_batch: the file takes any number of images at once; else one.
         with_preprocessing: the file takes one picture, uint8 (H, W, 3) of any size, and gives its logits and
             probabilities (1, classes).
-        dataset: that `calibrate` and `check` are of; None: by the classes of the network.
+        dataset: data set of `calibrate` and `check`; None chooses it by the classes of the network.
         force: replace an existing file.
 
     Raises:
@@ -95,7 +95,7 @@ def export(
     writer = _import_writer(to)
     network = load_model(model, 'cpu') if isinstance(model, str) else model
     if isinstance(network, ExportedNetwork):
-        raise InputError(f'{name} is an exported file already: export the network that it was made of')
+        raise InputError(f'{name} is already an exported file: export the network from which it was made')
     cfg: Any = network.pretrained_cfg
     if (int8 and not isinstance(calibrate, Images)) or (check is not None and not isinstance(check, Images)):
         dataset = dataset_of({**cfg, 'num_classes': network.num_classes}, dataset)
@@ -137,7 +137,7 @@ def export(
         _judge(report, tolerance)
         del exported  # a runtime may hold its file open
         for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
-            file.replace(path.parent / file.name)  # the file that is loaded comes last
+            file.replace(path.parent / file.name)  # the main file comes last
     return report
 
 
@@ -146,7 +146,7 @@ def _target(output: str | Path, to: str | None, force: bool) -> tuple[Path, str]
     output = Path(output)
     to = to or format_of(output)
     if to is None:
-        raise InputError(f'say which format {output} is to have: {", ".join(FORMATS)}')
+        raise InputError(f'{output} has no suffix that shows a format: give one with --to (to): {", ".join(FORMATS)}')
     suffix = find_format(to).suffix
     if format_of(output) not in (None, to):
         raise InputError(f'{output} does not end with {suffix}, the suffix of {FORMATS[to].title}')
@@ -161,7 +161,7 @@ def _import_writer(to: str) -> Any:
 
 
 def _calibration(network: nn.Module, source: str | Path | Images, dataset: str | None) -> Tensor:
-    """Return calibration images as the network takes them, float32 (N, 3, H, W)."""
+    """Return calibration images, preprocessed for the network, float32 (N, 3, H, W)."""
     transform = make_transform(network, normalize=False)
     if isinstance(source, str | Path) and not any(Path(source).rglob('*.parquet')):
         pixels = [transform(read_image(path)) for path in find_images([source])[:CALIBRATION_IMAGES]]
@@ -172,7 +172,7 @@ def _calibration(network: nn.Module, source: str | Path | Images, dataset: str |
 
 
 def _resize(pixels: Tensor, transform: Any) -> Tensor:
-    """Transform uint8 (H, W, 3) to the uint8 (3, H', W') of a network."""
+    """Transform an image, uint8 (H, W, 3), to the size of the network's images, uint8 (3, H', W')."""
     from PIL import Image
 
     return torch.as_tensor(transform(Image.fromarray(pixels.cpu().numpy())))
@@ -180,7 +180,7 @@ def _resize(pixels: Tensor, transform: Any) -> Tensor:
 
 @torch.no_grad()
 def _logit_error(network: nn.Module, exported: ExportedNetwork) -> float:
-    """Return the largest difference between the logits of both, as a part of the largest logit."""
+    """Return the largest difference between the logits of both, relative to the largest logit."""
     generator = torch.Generator().manual_seed(0)
     channels, size = exported.in_chans or 3, tuple(exported.pretrained_cfg['input_size'][1:])
     if channels == 3:
@@ -197,7 +197,7 @@ def _logit_error(network: nn.Module, exported: ExportedNetwork) -> float:
 def _compare(
     network: nn.Module, exported: ExportedNetwork, check: str | Path | Images | None, dataset: str | None
 ) -> dict[str, float]:
-    """Measure both on the check images."""
+    """Measure the network and the file on the check images."""
     if check is None:
         return {}
     from tqdm.auto import tqdm
@@ -221,19 +221,21 @@ def _percent(hits: Tensor) -> float:
 
 
 def _judge(report: Export, tolerance: float) -> None:
-    """Refuse a file that does not compute what the network does.
+    """Refuse a file that computes other logits than the network.
 
     Raises:
-        ResnetHubError: the file is wrong, or has lost too much accuracy.
+        ResnetHubError: the logits differ, or the int8 file loses too much accuracy.
     """
     if not report.int8 and not report.logit_error <= FLOAT_TOLERANCE:
         raise ResnetHubError(
-            f'{FORMATS[report.format].title} computes other logits than PyTorch: {report.logit_error:.1e} of the '
-            f'largest apart, more than {FLOAT_TOLERANCE}; nothing was written'
+            f'{FORMATS[report.format].title} computes other logits than PyTorch: they differ by {report.logit_error:.1e} '
+            f'of the largest logit, more than {FLOAT_TOLERANCE}; nothing was written. Try another format'
         )
     if report.top1 is None or report.network_top1 is None:
         if report.int8:
-            warnings.warn('the accuracy of the int8 file was not measured: give check to measure it', stacklevel=3)
+            warnings.warn(
+                'the accuracy of the int8 file was not measured: give test images as check (--check)', stacklevel=3
+            )
         return
     lost = report.network_top1 - report.top1
     if lost > tolerance:

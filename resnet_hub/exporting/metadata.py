@@ -1,4 +1,4 @@
-"""What an exported file says about itself."""
+"""Make the metadata of an exported file."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _CFG = (
 
 
 def describe(model: nn.Module, name: str, packages: tuple[str, ...], **facts: Any) -> dict[str, Any]:
-    """Return the metadata of an exported network, of types that JSON has.
+    """Return the metadata of an exported network. All values can be written as JSON.
 
     Args:
         model: the network, before it is exported.
-        name: what the user calls it.
-        packages: that write the file; their versions are kept.
+        name: the name that the user gave.
+        packages: names of the packages that write the file; the metadata has their versions.
         facts: further entries.
     """
     cfg: Mapping[str, Any] = getattr(model, 'pretrained_cfg', {})

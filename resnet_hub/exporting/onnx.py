@@ -1,4 +1,4 @@
-"""Write ONNX files: torch.onnx exports, ONNX Runtime's tools quantise."""
+"""Write ONNX files. torch.onnx exports them, and the tools of ONNX Runtime quantise them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write(network: nn.Module, path: Path, options: Options) -> None:
 
 
 def _with_preprocessing(model: Any, preprocessing: Preprocessing) -> Any:
-    """Return a model that takes a picture, and gives logits and probabilities."""
+    """Return a model that takes a picture, and returns logits and probabilities."""
     picture = torch.zeros(48, 64, 3, dtype=torch.uint8)
     dynamic = {0: torch.export.Dim('height', min=1), 1: torch.export.Dim('width', min=1)}
     front = convert(preprocessing, picture, PICTURE, 'preprocessed', dynamic)
@@ -51,7 +51,7 @@ def _with_preprocessing(model: Any, preprocessing: Preprocessing) -> Any:
 
 
 def _tidy(model: Any) -> None:
-    """Remove what torch.onnx notes about our source code, line by line."""
+    """Remove the references to lines of our source code that torch.onnx writes."""
     model.producer_name, model.doc_string = 'resnet-hub', ''
     for item in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         del item.metadata_props[:]

@@ -37,7 +37,7 @@ def write(network: nn.Module, path: Path, options: Options) -> None:
 
 
 def _with_preprocessing(model: Any, preprocessing: Preprocessing) -> Any:
-    """Return a model that takes a picture, and gives logits and probabilities."""
+    """Return a model that takes a picture, and returns logits and probabilities."""
     picture = ops.parameter([-1, -1, 3], np.uint8, name=PICTURE)
     picture.output(0).set_names({PICTURE})
     for consumer in model.input(0).get_target_inputs():
@@ -49,10 +49,10 @@ def _with_preprocessing(model: Any, preprocessing: Preprocessing) -> Any:
 
 
 def _preprocess(picture: Any, preprocessing: Preprocessing) -> Any:
-    """Build what `Preprocessing.forward` computes, with OpenVINO's own version of Pillow's resize.
+    """Build the computation of `Preprocessing.forward`, with OpenVINO's own version of Pillow's resize.
 
-    Now and then OpenVINO rounds a value between two whole numbers to the other side: of small pictures and very tall
-    ones about one value in a thousand differs by 1 of 255.
+    OpenVINO sometimes rounds a value to the other neighbour. In small and very tall pictures, about one value in a
+    thousand differs by 1 of 255.
     """
     size, both = _whole([preprocessing.size]), _whole([2, 3])
     x = ops.unsqueeze(ops.transpose(picture, _whole([2, 0, 1])), _whole(0))

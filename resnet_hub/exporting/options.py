@@ -1,4 +1,4 @@
-"""What every format's writer is told."""
+"""The options that the writer of each format gets."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 from resnet_hub.exporting.preprocessing import Preprocessing
 
 INPUT, PICTURE = 'pixel_values', 'picture'  #: names of the input without and with preprocessing
-LOGITS, PROBABILITIES = 'logits', 'probabilities'  #: names of the outputs; the second with preprocessing
+LOGITS, PROBABILITIES = 'logits', 'probabilities'  #: names of the outputs; the second only with preprocessing
 
 
 class Options(NamedTuple):
-    """How a file is to be written."""
+    """How to write a file."""
 
-    example: Tensor  #: input of the network, float32 (N, 3, H, W); N ≥ 2 where the batch is dynamic
+    example: Tensor  #: input of the network, float32 (N, C, H, W); N ≥ 2 if the batch is dynamic
     dynamic_batch: bool
-    preprocessing: Preprocessing | None  #: to put in front of the network
-    calibration: Tensor | None  #: float32 (M, 3, H, W): quantise to int8 with these images
+    preprocessing: Preprocessing | None  #: the preprocessing to put before the network; None for none
+    calibration: Tensor | None  #: float32 (M, C, H, W): quantise to int8 with these images; None: stay float32
     metadata: dict[str, Any]

@@ -1,4 +1,4 @@
-"""From a picture to what a network takes, as a module that exports."""
+"""The preprocessing of a picture, as a module that can be exported."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ FILTERS: dict[str, Callable[[Tensor], Tensor]] = {'bilinear': _triangle, 'bicubi
 
 
 class Preprocessing(nn.Module):
-    """Resize the short side, crop the centre and normalise: the evaluation transform of timm, to the last pixel.
+    """Resizes the short side, crops the centre and normalises, with the same result as timm's evaluation transform.
 
-    The resize is Pillow's, with its antialiasing and its rounding to 8 bits after each of the two passes, along the rows
-    and along the columns. A pass is a matrix product, whose matrix follows from the size of the picture. The rows come
-    first, except that Pillow 13 begins with the columns of pictures that are more than twice as high as wide.
+    The resize is that of Pillow, with its antialiasing and its rounding to 8 bits after each of the two passes, along the
+    rows and along the columns. A pass is a matrix product; its matrix depends on the size of the picture. The pass along
+    the rows comes first. In Pillow 13 that along the columns comes first for very tall pictures.
 
     Args:
         cfg: timm's `pretrained_cfg` of the network.
 
     Raises:
-        InputError: the network's transform is another one.
+        InputError: the network has another transform.
     """
 
     def __init__(self, cfg: Mapping[str, Any]) -> None:
@@ -55,7 +55,7 @@ class Preprocessing(nn.Module):
         self.mean, self.std = (nn.Buffer(torch.tensor(cfg[key])[:, None, None]) for key in ('mean', 'std'))
 
     def forward(self, picture: Tensor) -> Tensor:
-        """uint8 (H, W, 3) of any size to float32 (1, 3, size, size)."""
+        """Transform a picture, uint8 (H, W, 3) of any size, to float32 (1, 3, size, size)."""
         height, width = (torch.scalar_tensor(n, dtype=torch.int64) for n in picture.shape[:2])
         short = torch.minimum(height, width)
         columns = self._pass(picture.shape[1], width, short)
@@ -68,7 +68,7 @@ class Preprocessing(nn.Module):
         return ((x.float() / 255 - self.mean) / self.std)[None]
 
     def _pass(self, length: int, old: Tensor, short: Tensor) -> Tensor:
-        """Return the matrix of a pass, float64 (size, length), of whole numbers: `_ONE` is a weight of 1."""
+        """Return the matrix of a pass, float64 (size, length). Its values are whole numbers; `_ONE` is a weight of 1."""
         new = self.size * old // short
         start = ((new - self.size).double() / 2).round()
         scale = old.double() / new.double()

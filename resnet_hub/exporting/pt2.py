@@ -17,7 +17,7 @@ PACKAGES: tuple[str, ...] = ()
 
 
 class WithPreprocessing(nn.Module):
-    """A network that takes a picture, uint8 (H, W, 3), and gives logits and probabilities (1, classes)."""
+    """A network that takes a picture, uint8 (H, W, 3), and returns logits and probabilities (1, classes)."""
 
     def __init__(self, preprocessing: Preprocessing, network: nn.Module) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class WithPreprocessing(nn.Module):
 def write(network: nn.Module, path: Path, options: Options) -> None:
     """Write a network as a .pt2 file."""
     if options.calibration is not None:
-        raise InputError('int8 is written as onnx, openvino or executorch, not as pt2')
+        raise InputError('pt2 files cannot be int8: export to onnx, openvino or executorch, or without int8')
     example = options.example
     dynamic = ({0: torch.export.Dim('batch')},) if options.dynamic_batch else None
     if options.preprocessing:
@@ -40,6 +40,6 @@ def write(network: nn.Module, path: Path, options: Options) -> None:
         dynamic = ({0: torch.export.Dim('height', min=1), 1: torch.export.Dim('width', min=1)},)
     program = torch.export.export(network, (example,), dynamic_shapes=dynamic)
     for node in program.graph.nodes:
-        node.meta.pop('stack_trace', None)  # lines of our source code, and where it lies
-    program.example_inputs = None  # the file would hold them, and all of the memory that they are a part of
+        node.meta.pop('stack_trace', None)  # it has lines of our source code, with paths of this machine
+    program.example_inputs = None  # they would be written too, with all of the memory that they are a part of
     torch.export.save(program, path, extra_files={METADATA_KEY: json.dumps(options.metadata)})

@@ -1,4 +1,4 @@
-"""Run ExecuTorch programs, on the processor."""
+"""Run ExecuTorch programs on the CPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ except ImportError:
 
 
 def open_session(path: str | Path) -> Session:
-    """Load a .pte file whose method `forward` has one input and at least one output, which is the logits.
+    """Load a .pte file. Its method `forward` must have one input, and the logits as its first output.
 
     Raises:
         InputError: ExecuTorch cannot read the file.
@@ -35,9 +35,9 @@ def open_session(path: str | Path) -> Session:
     metadata = parse_metadata(path, text)
     shape: list[int | None] = [*given.sizes()]
     if metadata.get('dynamic_batch'):
-        shape[0] = None  # ExecuTorch tells only the largest batch
+        shape[0] = None  # ExecuTorch gives only the largest batch size
 
-    def run(x: Tensor, _held: Any = (data, program)) -> Tensor:  # a method reads both, but does not keep them
-        return Tensor(method.execute([x.contiguous()])[0]).clone()  # its memory is reused by the next call
+    def run(x: Tensor, _held: Any = (data, program)) -> Tensor:  # `method` needs both, but holds no reference to them
+        return Tensor(method.execute([x.contiguous()])[0]).clone()  # the next call reuses the memory of the output
 
     return Session(run, tuple(shape), logits.sizes()[-1], metadata)

@@ -1,4 +1,4 @@
-"""An exported file in the place of a network."""
+"""Use an exported file like a network."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from resnet_hub.utils.errors import InputError, ResnetHubError
 
 
 class ExportedNetwork(nn.Module):
-    """A network without weights that runs a file in another runtime, on the processor.
+    """A module that runs an exported file in another runtime, on the CPU.
 
-    Called as any network is: float32 (N, 3, H, W) in, logits float32 (N, classes) out. `pretrained_cfg`, `num_classes`
-    and `in_chans` are those of the network that was exported.
+    It is called like the network: it maps images, float32 (N, C, H, W), to logits, float32 (N, classes).
+    `pretrained_cfg`, `num_classes` and `in_chans` are those of the network that was exported.
     """
 
     def __init__(self, path: str | Path, session: Session, backend: str) -> None:
@@ -32,12 +32,12 @@ class ExportedNetwork(nn.Module):
         self.pretrained_cfg = session.metadata.get('pretrained_cfg') or _assume_cfg(path, session)
         self.num_classes = session.classes
         self.in_chans = 3 if self.takes_pictures else session.input_shape[1]
-        self.place = nn.Parameter(torch.empty(0), requires_grad=False)  # tells callers the device and dtype of inputs
+        self.place = nn.Parameter(torch.empty(0), requires_grad=False)  # gives callers the device and dtype of inputs
         self.eval()
 
     @property
     def takes_pictures(self) -> bool:
-        """Whether the preprocessing is in the file, which then takes a uint8 picture (H, W, 3) of any size."""
+        """Return whether the file contains the preprocessing, and so takes one picture, uint8 (H, W, 3) of any size."""
         return len(self._session.input_shape) == 3
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class ExportedNetwork(nn.Module):
         return (255 * (x * std + mean)).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
 
     def train(self, mode: bool = True) -> ExportedNetwork:
-        """Accept only `train(False)`, which `eval()` calls.
+        """Stay in evaluation mode. `eval()` calls `train(False)`.
 
         Raises:
             ResnetHubError: `mode` is true.
@@ -88,17 +88,22 @@ def load_exported(path: str | Path, backend: str | None = None) -> ExportedNetwo
         raise InputError(f'{path}: no such file')
     session = import_module(f'resnet_hub.runtimes.{backend}').open_session(path)
     if len(session.input_shape) not in (3, 4) or not isinstance(session.classes, int):
-        raise InputError(f'{path} is not a classifier of images: its input has the shape {session.input_shape}')
+        raise InputError(
+            f'{path} is not a classifier of images: its input has the shape {session.input_shape}; give a file of '
+            'resnet-hub export'
+        )
     return ExportedNetwork(path, session, backend)
 
 
 def _assume_cfg(path: str | Path, session: Session) -> dict[str, Any]:
-    """Return a configuration for a file of another program, which does not say its classes and normalisation."""
+    """Return a configuration for a file of another program, which has no metadata on classes and normalisation."""
     fitting = [name for name, row in DATASETS.items() if len(row.classes) == session.classes]
     if not fitting:
         raise InputError(f'{path} names neither its classes nor its normalisation: export it with resnet-hub export')
     row = DATASETS[fitting[0]]
-    warnings.warn(f'{path} does not say its classes and normalisation: those of {fitting[0]} are assumed', stacklevel=4)
+    warnings.warn(
+        f'{path} names neither its classes nor its normalisation: those of {fitting[0]} are assumed', stacklevel=4
+    )
     height, width = (size or 32 for size in session.input_shape[-2:])
     return {
         'input_size': (3, height, width),

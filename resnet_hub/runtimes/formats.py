@@ -1,4 +1,4 @@
-"""The table of file formats, and which runtime reads which."""
+"""The table of file formats, with the runtimes that read each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Format(NamedTuple):
     """A row: one kind of exported file."""
 
     suffix: str
-    backends: tuple[str, ...]  #: runtimes that read it, the default first; each is a module of this package
+    backends: tuple[str, ...]  #: runtimes that read it, the default first; each is a module in `resnet_hub.runtimes`
     title: str
 
 
@@ -37,7 +37,7 @@ def find_format(name: str) -> Format:
 
 
 def format_of(path: str | Path) -> str | None:
-    """Return the name of the format that a path's suffix stands for; None if it stands for no format."""
+    """Return the name of the format with the suffix of a path; None if no format has it."""
     suffix = Path(path).suffix.lower()
     return next((name for name, row in FORMATS.items() if row.suffix == suffix), None)
 
@@ -46,7 +46,7 @@ def choose_backend(path: str | Path, backend: str | None = None) -> str:
     """Return the runtime that reads an exported file: `backend`, or the default of its format.
 
     Raises:
-        InputError: the file is of no known format, or `backend` does not read it.
+        InputError: the file has no known format, or `backend` does not read it.
     """
     name = format_of(path)
     if name is None:

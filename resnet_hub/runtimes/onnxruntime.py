@@ -1,4 +1,4 @@
-"""Run ONNX files with ONNX Runtime, on the processor."""
+"""Run ONNX files with ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ except ImportError:
 
 
 def open_session(path: str | Path) -> Session:
-    """Load an ONNX file of one input and at least one output, which is the logits.
+    """Load an ONNX file. It must have one input, and the logits as its first output.
 
     Raises:
         InputError: ONNX Runtime cannot read the file.

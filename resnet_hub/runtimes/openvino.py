@@ -1,4 +1,4 @@
-"""Run OpenVINO IR and ONNX files with OpenVINO, on the processor."""
+"""Run OpenVINO IR and ONNX files with OpenVINO on the CPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ except ImportError:
 
 
 def open_session(path: str | Path) -> Session:
-    """Load a file of one input and at least one output, which is the logits.
+    """Load a file. It must have one input, and the logits as its first output.
 
     Raises:
         InputError: OpenVINO cannot read the file.
@@ -27,7 +27,7 @@ def open_session(path: str | Path) -> Session:
     try:
         model = openvino.Core().read_model(str(path))
         run = compile_model(model)
-    except Exception as error:  # of any type, from whichever front end reads the file
+    except Exception as error:  # of any type, because OpenVINO has one front end for each format
         raise InputError(f'{path}: OpenVINO cannot read it ({reason(error)})') from error
     return Session(
         run,
@@ -38,10 +38,10 @@ def open_session(path: str | Path) -> Session:
 
 
 def compile_model(model: Any) -> Callable[[Tensor], Tensor]:
-    """Compile an `openvino.Model` for the processor, and return a function that runs it.
+    """Compile an `openvino.Model` for the CPU, and return a function that runs it.
 
-    OpenVINO computes in bfloat16 by default where the processor has it, which moves logits by up to 0.4. Here it
-    computes in float32; the int8 layers of a quantised network stay int8.
+    By default OpenVINO computes in bfloat16 if the CPU supports it, which changes logits by up to 0.4. Here it computes
+    in float32. The int8 layers of a quantised network stay int8.
     """
     compiled = openvino.Core().compile_model(
         model,
@@ -62,7 +62,7 @@ def compile_model(model: Any) -> Callable[[Tensor], Tensor]:
 
 
 def _metadata(model: Any) -> str | None:
-    """Return the JSON text that OpenVINO IR keeps in `rt_info`, and that its ONNX reader puts there too."""
+    """Return our metadata, a JSON text, from `rt_info`, where OpenVINO's readers of IR and ONNX files put it."""
     for keys in ([METADATA_KEY], ['framework', METADATA_KEY]):
         if model.has_rt_info(keys):
             return str(model.get_rt_info(keys).value)

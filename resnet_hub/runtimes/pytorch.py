@@ -12,7 +12,7 @@ from resnet_hub.utils.errors import InputError
 
 
 def open_session(path: str | Path) -> Session:
-    """Load a .pt2 file of one input and at least one output, which is the logits.
+    """Load a .pt2 file. It must have one input, and the logits as its first output.
 
     Raises:
         InputError: PyTorch cannot read the file.
@@ -20,7 +20,7 @@ def open_session(path: str | Path) -> Session:
     extra = {METADATA_KEY: ''}
     try:
         program = torch.export.load(str(path), extra_files=extra)
-    except Exception as error:  # of any type, from whatever broken bytes lead to
+    except Exception as error:  # of any type, because the bytes may be broken anywhere
         raise InputError(f'{path}: torch.export cannot read it ({reason(error)})') from error
     module = program.module()
     nodes = {node.name: node.meta['val'] for node in program.graph.nodes if 'val' in node.meta}

@@ -1,4 +1,4 @@
-"""What every runtime gives: a function that runs a file, and what the file says about itself."""
+"""The common interface of all runtimes: a function that runs a file, and the metadata of the file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from resnet_hub.utils.errors import InputError
 
-METADATA_KEY = 'resnet_hub'  #: under which each format keeps our metadata, as JSON
+METADATA_KEY = 'resnet_hub'  #: the key of our metadata, a JSON text, in files of every format
 
 
 class Session(NamedTuple):
     """An exported file, ready to run."""
 
-    run: Callable[[Tensor], Tensor]  #: from the file's input to its logits, float32 (N, classes)
-    input_shape: tuple[int | None, ...]  #: None where any size goes
+    run: Callable[[Tensor], Tensor]  #: a function from the file's input to its logits, float32 (N, classes)
+    input_shape: tuple[int | None, ...]  #: None for a dimension of any size
     classes: int
     metadata: dict[str, Any]  #: see `resnet_hub.exporting.metadata`; empty for files of other programs
 

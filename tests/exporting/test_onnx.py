@@ -188,7 +188,7 @@ def test_network_that_computes_nan_is_blamed(options: dict[str, Any], tmp_path: 
 @pytest.mark.parametrize(
     'output, options, message',
     [
-        ('net', {}, r'say which format .*net is to have: onnx, openvino'),
+        ('net', {}, r'net has no suffix that shows a format.*: onnx, openvino'),
         ('net.onnx', {'to': 'openvino'}, r'net.onnx does not end with .xml'),
         ('net', {'to': 'onxx'}, r"unknown format 'onxx': use one of onnx, .*did you mean onnx"),
         ('net.onnx', {'int8': True}, r'int8 needs calibrate'),

@@ -57,7 +57,7 @@ def test_it_cannot_be_trained_or_optimised(file: Path) -> None:
         network.train()
     with pytest.raises(InputError, match='exported network cannot be optimised'):
         optimize(network)
-    with pytest.raises(InputError, match='is an exported file already'):
+    with pytest.raises(InputError, match='is already an exported file'):
         export(str(file), file.parent / 'again.onnx')
 
 
@@ -72,7 +72,7 @@ def test_file_of_another_program(tmp_path: Path) -> None:
     )
     assert program
     program.save(path, external_data=False)
-    with pytest.warns(UserWarning, match='does not say its classes and normalisation: those of cifar10'):
+    with pytest.warns(UserWarning, match='names neither its classes nor its normalisation: those of cifar10'):
         network = load_model(str(path))
     assert next(predict(network, [CAT])).classes[0][0] == 'cat'
 
