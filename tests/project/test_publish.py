@@ -261,7 +261,10 @@ def test_a_failure_that_passes_is_waited_out(damage, on_hub, hub):  # noqa: F811
             503,
             rf'cannot be downloaded \(hf-hub:org/{LARGE}: the Hub does not work at the moment.*; http://.*/raw/main/.* 404',
         ),
-        ('no repository', f'neither at {ROOT}/weights/{LARGE}/.*: no such repository.* train --recipe {LARGE} -o '),
+        (
+            'no repository',
+            rf'neither in a clone \({ROOT}/weights/{LARGE}/.*: no such repository.* train --recipe {LARGE} -o ',
+        ),
         ('offline', 'cannot be downloaded .*HF_HUB_OFFLINE is set.* set RESNET_HUB_OWNER'),
     ],
 )
