@@ -13,6 +13,7 @@ import pytest
 from timm.models import save_for_hf
 
 from resnet_hub.data.sources import read_labelled
+from resnet_hub.exporting.export import export
 from resnet_hub.hub.onnx import prepare_onnx
 from resnet_hub.hub.package import prepare
 from resnet_hub.inference.predict import predict
@@ -96,8 +97,9 @@ def test_transformers_js_answers_what_python_does(node: Path, tmp_path: Path, da
     pictures = [tmp_path / 'large.jpg', tmp_path / 'small.png']
     pictures[0].write_bytes(encode(photograph(640, 480), format='JPEG', quality=90))
     pictures[1].write_bytes(encode(photograph(32, 32), format='PNG'))
-    expected = [dict(prediction.classes) for prediction in predict(model, pictures, topk=10)]
-    for dtype, tolerance in (('fp32', 1e-4), ('q8', 0.05)):
+    quantised = load_model(str(export(model, tmp_path / 'q8.onnx', int8=True, calibrate=calibration).path))
+    for dtype, source, tolerance in (('fp32', model, 1e-4), ('q8', quantised, 0.01)):
+        expected = [dict(prediction.classes) for prediction in predict(source, pictures, topk=10)]
         command = ['node', 'classify.mjs', f'{tmp_path}/', package.repo_id, dtype, *map(str, pictures)]
         done = subprocess.run(command, cwd=node, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
