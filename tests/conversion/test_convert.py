@@ -246,11 +246,11 @@ def test_options_that_do_not_fit(checkpoint, tmp_path):
     cases = [
         ({'mean': (0.5,) * 3}, 'both --mean and --std'),
         ({'mean': (125.0,) * 3, 'std': (60.0,) * 3}, 'divide by 255'),
-        ({'mean': (0.5,), 'std': (0.2,)}, 'one number for each of 3 input channels'),
+        ({'mean': (0.5,), 'std': (0.2,)}, 'needs 3 numbers, one for each input channel'),
         ({'mean': (0.5,) * 3, 'std': (0.0,) * 3}, 'must be positive'),
         ({'dataset': 'cifar100'}, 'cifar100 has 100 classes, but the checkpoint has 10'),
         ({'dataset': 'mnist'}, 'unknown data set'),
-        ({'labels': tmp_path / 'two.txt'}, '2 labels, the checkpoint 10 classes'),
+        ({'labels': tmp_path / 'two.txt'}, '2 labels, but the checkpoint has 10 classes'),
         ({'labels': tmp_path / 'none.txt'}, 'cannot read the labels'),
         ({'key': 'ema'}, "no network 'ema'"),
         ({'check': tmp_path}, 'no labelled images'),

@@ -178,7 +178,7 @@ BROKEN = {
     'a list': (lambda f: (f / 'config.json').write_text('[]'), 'config.json of .* cannot be read'),
     'not ours': (lambda f: edit(f / 'config.json', architecture='resnet50'), "holds 'resnet50', which is not"),
     'bare config': (lambda f: (f / 'config.json').write_text('{"architecture": "cifar_resnet8"}'), 'lacks num_classes'),
-    'other weights': (lambda f: edit(f / 'config.json', sha256='0' * 64), 'is not the file that config.json'),
+    'other weights': (lambda f: edit(f / 'config.json', sha256='0' * 64), 'does not have the digest that config.json'),
     'other network': (
         lambda f: edit(f / 'config.json', architecture='cifar_resnet20', sha256=digest_of(f)),
         'must belong to the same network',
