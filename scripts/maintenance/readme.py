@@ -54,7 +54,7 @@ def link(paper: str) -> str:
 
 def our_weights() -> str:
     """Return a row for each of our weights, under the name that loads it."""
-    header = ('weights', 'parameters', 'multiply-adds', 'top-1 %', 'NLL', 'ECE %')
+    header = ('weights', 'parameters', 'multiply-adds', 'top-1 %', 'NLL', 'ECE %', 'AUROC %')
     return table(
         header,
         (
@@ -65,6 +65,7 @@ def our_weights() -> str:
                 figure(row),
                 '' if row.nll is None else f'{row.nll:.3f}',
                 '' if row.ece is None else f'{row.ece:.1f}',
+                '' if row.auroc is None else f'{row.auroc:.1f}',
             )
             for name, row in WEIGHTS.items()
             if row.publisher is RESNET_HUB
