@@ -60,7 +60,11 @@ def test_offline(hub, clients, planted, tmp_path):
     (blob,) = (path for path in clients.cache.rglob('blobs/*') if path.stat().st_size > 100_000)
     blob.write_bytes(blob.read_bytes()[:-1] + b'!')
     done = clients.command('download', 'me/net', '-o', tmp_path / 'c', offline=True)
-    assert done.code == 2 and 'model.safetensors is not the file' in done.err and not (tmp_path / 'c').exists()
+    assert (
+        done.code == 2
+        and 'model.safetensors does not have the digest that config.json gives' in done.err
+        and not (tmp_path / 'c').exists()
+    )
 
 
 def test_damage_in_the_cache_is_mended(hub, clients, planted, tmp_path):
@@ -163,7 +167,7 @@ def pickled(content):
 
 
 UNFIT = {
-    'not ours': ({'config.json': b'{"architecture": "resnet50"}'}, "holds 'resnet50', which is not a network of"),
+    'not ours': ({'config.json': b'{"architecture": "resnet50"}'}, "holds 'resnet50', which is not an architecture of"),
     'transformers': ({'config.json': b'{"model_type": "bert", "architectures": ["B"]}'}, "holds ['B'], which is not"),
     'bare config': ({'config.json': b'{"architecture": "cifar_resnet8"}'}, 'config.json of me/net lacks num_classes'),
     'broken config': ({'config.json': b'{'}, 'config.json of me/net cannot be read'),

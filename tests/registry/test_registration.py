@@ -164,29 +164,3 @@ except ImportError:
 """,
         **{'TORCH_DEVICE_BACKEND_AUTOLOAD': '0'},
     )
-
-
-def test_threads_that_import_timm_and_us_at_once(run_python):
-    done = run_python(
-        f"""
-import importlib, threading
-names = ['timm', 'resnet_hub.registry', 'timm.models', 'resnet_hub.checkpoints.folder'] * 2
-start, errors = threading.Barrier(len(names)), []
-
-def work(name):
-    start.wait()
-    try:
-        importlib.import_module(name)
-    except Exception as error:
-        errors.append((name, error))
-
-threads = [threading.Thread(target=work, args=(name,)) for name in names]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-assert not errors, errors
-{CHECK}
-"""
-    )
-    assert 'could not register' not in done.stderr

@@ -170,7 +170,7 @@ def test_a_teacher_that_cannot_be_had_is_optional(tiny_data, tmp_path, monkeypat
         raise ResnetHubError('no network')
 
     monkeypatch.setattr('resnet_hub.registry.load_model', offline)
-    with pytest.raises(ResnetHubError, match="no network; --teacher '' trains without"):
+    with pytest.raises(ResnetHubError, match="no network; or train without a teacher: --teacher ''"):
         train(replace(RECIPE, teacher='cifar_resnet44.akamaster_cifar10'), tmp_path / 'run', tiny_data[0])
 
 
