@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from resnet_hub.models import CifarResNet, PreActResNet
     from resnet_hub.registry import load_model
     from resnet_hub.training.recipe import Recipe
-    from resnet_hub.training.trainer import train
+    from resnet_hub.training.train import train
     from resnet_hub.utils.errors import InputError, MissingExtraError, ResnetHubError
 
 _PUBLIC = {
@@ -48,7 +48,7 @@ _PUBLIC = {
     'read_labelled': 'data.sources',
     'load_model': 'registry',
     'Recipe': 'training.recipe',
-    'train': 'training.trainer',
+    'train': 'training.train',
     'Page': 'demo.build',
     'build_demo': 'demo.build',
     'Export': 'exporting.export',

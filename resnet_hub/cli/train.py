@@ -75,7 +75,7 @@ def _run(args: argparse.Namespace) -> None:
     import logging
 
     from resnet_hub.training.recipe import Recipe, fields
-    from resnet_hub.training.trainer import train
+    from resnet_hub.training.train import train
     from resnet_hub.utils.distributed import is_first, process_group
 
     given = {f.name: getattr(args, f.name) for f in fields(Recipe) if getattr(args, f.name) is not None}

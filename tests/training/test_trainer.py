@@ -291,7 +291,7 @@ def test_images_held_out_are_never_trained_on(tiny_data, tmp_path, monkeypatch):
             seen.append(images)
             super().__init__(recipe, images, *args, **kwargs)
 
-    monkeypatch.setattr('resnet_hub.training.trainer.Trainer', Spy)
+    monkeypatch.setattr('resnet_hub.training.train.Trainer', Spy)
     train(replace(RECIPE, epochs=2, holdout=64), tmp_path / 'run', tmp_path / 'data', device='cpu')
     kept, held_out = split(tiny_data[1].labels, 64)
     assert torch.equal(seen[0].pixels, tiny_data[1].pixels[kept])
