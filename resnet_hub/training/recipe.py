@@ -43,6 +43,11 @@ class Recipe:
         'network', 'all', 'what is trained: all layers, or the classifier alone', ('all', 'classifier')
     )
     drop_path_rate: float = _option('network', 0.0, 'stochastic depth: probability of skipping the last block')
+    conv_drop_rate: float = _option(
+        'network',
+        0.0,
+        'dropout rate between the convolutions of a block; only for PreActResNets and wide residual nets',
+    )
 
     dataset: str = _option(
         'images', '', "cifar10, cifar100 or svhn; '' takes the classes of --data, or cifar10 without --data"
@@ -171,6 +176,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     'ema_decay': ('from 0 to below 1', lambda v: 0 <= v < 1),
     'label_smoothing': ('from 0 to below 1', lambda v: 0 <= v < 1),
     'drop_path_rate': ('from 0 to below 1', lambda v: 0 <= v < 1),
+    'conv_drop_rate': ('from 0 to below 1', lambda v: 0 <= v < 1),
     'distillation': ('from 0 to 1', lambda v: 0 <= v <= 1),
     'temperature': ('a finite number above 0', lambda v: v > 0),
     'image_sizes': ("like '16:8 24:4', sides from 8 up with numbers of epochs", _SIZES.fullmatch),

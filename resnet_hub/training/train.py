@@ -69,13 +69,14 @@ def train(
     """
     recipe = replace(recipe, **fields) if recipe else Recipe.from_file(None, **fields)
     output = Path('runs', recipe.model) if output is None else Path(output)
-    _check(recipe, output, resume)
+    _check_folder(output, resume)
     where = choose_device(device)
     if compile:
         check_compiler(where)
     with first_goes_first():
         if recipe.init:
             recipe = replace(recipe, model=architecture_of(recipe.init, recipe.model))
+        _check_recipe(recipe)
         recipe, images = _read_images(recipe, data)
         kept, held_out = _split(recipe, images)
         task = Task.of(kept, recipe.dataset)
@@ -90,18 +91,12 @@ def train(
     return output
 
 
-def _check(recipe: Recipe, output: Path, resume: bool) -> None:
-    """Check the recipe and the folder before any image is read.
+def _check_folder(output: Path, resume: bool) -> None:
+    """Check that the folder is free, or with `resume` that it holds a run.
 
     Raises:
-        InputError: a name is unknown, the optimizer cannot be used, or the folder is in use or has nothing to resume.
+        InputError: it is not so.
     """
-    if recipe.dataset:
-        find_dataset(recipe.dataset)
-    if recipe.model not in ARCHITECTURES:
-        near = did_you_mean(recipe.model, ARCHITECTURES) or '; resnet-hub list shows all architectures'
-        raise InputError(f'unknown architecture {recipe.model!r}{near}')
-    _check_optimizer(recipe)
     checkpoint = output / CHECKPOINT_FILE
     if resume and not checkpoint.exists():
         raise InputError(f'nothing to resume: {checkpoint} does not exist; leave out --resume to start')
@@ -112,6 +107,26 @@ def _check(recipe: Recipe, output: Path, resume: bool) -> None:
     for name in (WEIGHTS_FILE, CONFIG_FILE):
         if (output / name).exists():
             raise InputError(f'{output} already holds a model ({name}): give another folder with -o')
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    """Check the recipe before any image is read.
+
+    Raises:
+        InputError: a name is unknown, the architecture has no such option, or the optimizer cannot be used.
+    """
+    if recipe.dataset:
+        find_dataset(recipe.dataset)
+    if recipe.model not in ARCHITECTURES:
+        near = did_you_mean(recipe.model, ARCHITECTURES) or '; resnet-hub list shows all architectures'
+        raise InputError(f'unknown architecture {recipe.model!r}{near}')
+    if recipe.conv_drop_rate and 'conv_drop_rate' not in ARCHITECTURES[recipe.model].family.arguments:
+        having = next(name for name, row in ARCHITECTURES.items() if 'conv_drop_rate' in row.family.arguments)
+        raise InputError(
+            f'conv_drop_rate must be 0 for {recipe.model}, whose blocks have no dropout: choose another architecture, '
+            f'such as {having}'
+        )
+    _check_optimizer(recipe)
 
 
 def _check_optimizer(recipe: Recipe) -> None:

@@ -189,7 +189,8 @@ class Trainer:
             raise InputError(
                 f'{path} is from an earlier version, whose runs cannot be resumed: start a new run with another -o'
             )
-        changed = [k for k, v in asdict(self.recipe).items() if state['recipe'].get(k) != v]
+        before = {**asdict(Recipe()), **state['recipe']}  # an older version may lack fields
+        changed = [k for k, v in asdict(self.recipe).items() if before[k] != v]
         if changed:
             raise InputError(f'{path} was trained with another {", ".join(changed)}: resume with its own recipe.toml')
         if state['task'] != self._task_state():

@@ -127,6 +127,19 @@ def test_a_run_is_neither_overwritten_nor_invented(finished, tiny_data, tmp_path
         train(RECIPE, finished, tiny_data[0], resume=True, bf16=not bf16)
 
 
+def test_a_checkpoint_without_a_newer_field_of_the_recipe_is_resumed(tiny_data, tmp_path):
+    trainer = Trainer(RECIPE, tiny_data[1])
+    trainer.save(tmp_path / 'checkpoint.pt')
+    state = torch.load(tmp_path / 'checkpoint.pt', weights_only=True)
+    del state['recipe']['conv_drop_rate']
+    torch.save(state, tmp_path / 'checkpoint.pt')
+    trainer.load(tmp_path / 'checkpoint.pt')
+    state['recipe']['cutout'] = 8
+    torch.save(state, tmp_path / 'checkpoint.pt')
+    with pytest.raises(InputError, match='was trained with another cutout'):
+        trainer.load(tmp_path / 'checkpoint.pt')
+
+
 def test_a_finished_model_is_not_replaced(tiny_data, tmp_path):
     for name in ('model.safetensors', 'config.json'):
         (tmp_path / name).mkdir(parents=True)
@@ -198,6 +211,7 @@ def test_a_loss_that_is_not_finite_stops(tiny_data, tmp_path):
         ({'batch_size': 300}, 'batch_size must be at most 256'),
         ({'opt': 'gradient_ascent'}, "unknown optimizer 'gradient_ascent'"),
         ({'dataset': 'mnist'}, "unknown data set 'mnist'"),
+        ({'conv_drop_rate': 0.3}, 'conv_drop_rate must be 0 for cifar_resnet8, whose blocks have no dropout'),
         ({'teacher': 'cifar_resnet9'}, "unknown model 'cifar_resnet9'"),
     ],
 )
@@ -268,8 +282,11 @@ def test_gradients_are_clipped(largest, tiny_data):
 
 
 def test_the_fields_of_a_recipe_reach_the_network_and_its_optimiser(tiny_data):
-    recipe = replace(RECIPE, drop_path_rate=0.3, weight_decay=0.02, ema_decay=0.75)
+    recipe = replace(
+        RECIPE, model='preact_resnet20', drop_path_rate=0.3, conv_drop_rate=0.2, weight_decay=0.02, ema_decay=0.75
+    )
     trainer = Trainer(recipe, tiny_data[1])
+    assert {module.p for module in trainer.model.modules() if isinstance(module, torch.nn.Dropout)} == {0.2}
     rates = [module.drop_prob for module in trainer.model.modules() if hasattr(module, 'drop_prob')]
     assert max(rates) == pytest.approx(0.3)
     decays = {group['weight_decay']: {p.ndim for p in group['params']} for group in trainer.optimizer.param_groups}
