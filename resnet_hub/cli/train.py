@@ -57,6 +57,11 @@ def add(commands: Any) -> None:
         action=argparse.BooleanOptionalAction,
         help='compute in bfloat16; default: if the hardware supports it',
     )
+    command.add_argument(
+        '--teacher-int8',
+        action='store_true',
+        help="compute the teacher's answers in int8 with OpenVINO, several times as fast on a CPU (extra: export)",
+    )
     add_device(command)
     groups = {name: command.add_argument_group(f'recipe: {name}', about) for name, about in _GROUPS.items()}
     for field in fields(Recipe):
@@ -83,7 +88,9 @@ def _run(args: argparse.Namespace) -> None:
     logging.basicConfig(format='%(message)s', stream=sys.stderr)
     logging.getLogger('resnet_hub').setLevel(logging.INFO)
     with process_group(args.device) as device:
-        folder = train(recipe, args.output, args.data, args.resume, str(device), args.compile, args.bf16)
+        folder = train(
+            recipe, args.output, args.data, args.resume, str(device), args.compile, args.bf16, args.teacher_int8
+        )
         if is_first():
             print_folder(folder)
 

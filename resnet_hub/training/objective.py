@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from resnet_hub.inference.optimize import optimize
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.training.recipe import Recipe
 from resnet_hub.training.task import Task
@@ -59,6 +60,20 @@ class Teacher:
     def __call__(self, x: Tensor) -> Tensor:
         """Return the teacher's logits (N, classes) for images (N, C, H, W) that are normalised for the student."""
         return self.model(x * self.scale + self.shift)
+
+    def quantise(self, images: Tensor) -> None:
+        """Compute the answers with OpenVINO in int8 from now on, on the CPU, several times as fast.
+
+        Args:
+            images: that set the ranges of the activations, float32 (N, C, H, W), normalised for the student.
+
+        Raises:
+            InputError: the images are on a GPU.
+            MissingExtraError: the packages of the extra 'export' are not installed.
+        """
+        if images.device.type != 'cpu':
+            raise InputError('a teacher in int8 runs on a CPU only: leave out --teacher-int8')
+        self.model = optimize(self.model, backend='openvino', int8=images * self.scale + self.shift)
 
 
 class Objective:

@@ -84,9 +84,11 @@ class PreAct(nn.Module):
 
 
 class UsualNet(nn.Module):
-    """V1 with a norm behind the stem, V2 without."""
+    """V1 has a norm after the stem. V2 has none there, and optionally one after the last block."""
 
-    def __init__(self, block: type[nn.Module], depths: tuple[int, ...], widths: tuple[int, ...]) -> None:
+    def __init__(
+        self, block: type[nn.Module], depths: tuple[int, ...], widths: tuple[int, ...], final_norm: bool = False
+    ) -> None:
         super().__init__()
         planes = widths[0]
         self.conv1 = conv(3, planes, 3)
@@ -98,6 +100,8 @@ class UsualNet(nn.Module):
                 blocks.append(block(planes, width, 2 if i and not j else 1))
                 planes = width * block.expansion
             setattr(self, f'layer{i + 1}', nn.Sequential(*blocks))
+        if final_norm:
+            self.bn = nn.BatchNorm2d(planes)
         self.linear = nn.Linear(planes, 10)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,6 +110,8 @@ class UsualNet(nn.Module):
             out = F.relu(self.bn1(out))
         for i in range(self.stages):
             out = getattr(self, f'layer{i + 1}')(out)
+        if hasattr(self, 'bn'):
+            out = F.relu(self.bn(out))
         out = F.avg_pool2d(out, out.size(3))
         return self.linear(out.view(out.size(0), -1))
 
@@ -117,6 +123,7 @@ NETS = {
     'cifar_resnet152': (Bottleneck, (3, 8, 36, 3), _WIDE),
     'cifar_resnet20': (Basic, (3, 3, 3), _THIN),
     'preact_resnet18': (PreAct, (2, 2, 2, 2), _WIDE),
+    'preact_resnet20': (PreAct, (3, 3, 3), _THIN, True),
 }
 
 
@@ -147,7 +154,7 @@ class Peer(NamedTuple):
 
 USUAL = 'usual code'
 PEERS = {
-    USUAL: Peer(usual_net, NETS, 'kuangliu'),
+    USUAL: Peer(usual_net, NETS, 'kuangliu_norm'),
     'timm, stem replaced': Peer(timm_net, ('cifar_resnet18', 'cifar_resnet50', 'cifar_resnet152'), 'native'),
     'pytorchcv': Peer(pytorchcv_net, ('cifar_resnet20',) if find_spec('pytorchcv') else (), 'osmr'),
 }
