@@ -25,7 +25,7 @@ from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.training.objective import Objective, Teacher
 from resnet_hub.training.task import Task, split
 from resnet_hub.training.trainer import Trainer
-from tests.conftest import ROOT, write_parquet
+from tests.conftest import ROOT, needed, write_parquet
 
 RECIPE = Recipe(
     model='cifar_resnet8',
@@ -378,6 +378,19 @@ def test_a_teacher_sees_images_in_its_own_normalisation(tiny_data, tmp_path):
         Teacher(f'local-dir:{folder}', torch.device('cpu'), task_of('cifar100'))
     with pytest.raises(InputError, match='knows airplane, automobile, bird …, not 0, 1, 2'):
         Teacher(f'local-dir:{folder}', torch.device('cpu'), task_of('svhn'))
+
+
+def test_a_teacher_in_int8_answers_almost_the_same(data_root):
+    pytest.importorskip('openvino')
+    images, task = load_images('cifar10', 'test', needed(data_root / 'cifar10'))[:400], task_of('cifar10')
+    x = normalise(images.pixels, task.mean, task.std)
+    teacher = Teacher('cifar_resnet20.cifar10', torch.device('cpu'), task)
+    exact = teacher(x)
+    teacher.quantise(x[:200])
+    answers = teacher(x)
+    assert not torch.equal(answers, exact)  # else nothing was quantised
+    assert (answers.argmax(1) == exact.argmax(1)).float().mean() > 0.97
+    assert (answers - exact).abs().mean() < 0.1 * exact.abs().mean()
 
 
 def test_a_teacher_sees_whole_images_where_the_student_sees_small_ones(tiny_data):
