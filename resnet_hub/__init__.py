@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from resnet_hub.inference.predict import Prediction, predict
     from resnet_hub.inference.shift import ShiftMetrics, evaluate_shift
     from resnet_hub.models import CifarResNet, PreActResNet
-    from resnet_hub.registry import load_model
+    from resnet_hub.registry.loading import load_model
     from resnet_hub.training.recipe import Recipe
     from resnet_hub.training.train import train
     from resnet_hub.utils.errors import InputError, MissingExtraError, ResnetHubError
@@ -46,7 +46,7 @@ _PUBLIC = {
     'LabelledImages': 'data.labelled',
     'load_images': 'data.sources',
     'read_labelled': 'data.sources',
-    'load_model': 'registry',
+    'load_model': 'registry.loading',
     'Recipe': 'training.recipe',
     'train': 'training.train',
     'Page': 'demo.build',

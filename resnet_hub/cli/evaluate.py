@@ -150,7 +150,7 @@ class _Models:
                     self.images(cfg)
 
     def load(self, name: str) -> Any:
-        from resnet_hub.registry import load_model
+        from resnet_hub.registry.loading import load_model
         from resnet_hub.utils.distributed import first_goes_first
 
         with first_goes_first():

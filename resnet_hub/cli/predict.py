@@ -45,7 +45,7 @@ def _run(args: argparse.Namespace) -> int:
 
     from resnet_hub.data.decode import find_images
     from resnet_hub.inference.predict import predict
-    from resnet_hub.registry import load_model
+    from resnet_hub.registry.loading import load_model
 
     images: list[Any] = []
     for path in args.images:

@@ -17,7 +17,7 @@ from resnet_hub.data.sources import read_labelled
 from resnet_hub.demo.energy import PERCENT, Threshold, measure_threshold, read_thresholds
 from resnet_hub.demo.runtime import FILES, runtime_folder
 from resnet_hub.exporting.export import export
-from resnet_hub.registry import load_model
+from resnet_hub.registry.loading import load_model
 from resnet_hub.runtimes.exported import ExportedNetwork
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.tables.weights import WEIGHTS

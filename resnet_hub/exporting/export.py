@@ -21,7 +21,7 @@ from resnet_hub.exporting.preprocessing import Preprocessing
 from resnet_hub.inference.evaluate import dataset_of
 from resnet_hub.inference.optimize import optimize
 from resnet_hub.inference.transform import make_transform, normalise_like
-from resnet_hub.registry import load_model
+from resnet_hub.registry.loading import load_model
 from resnet_hub.runtimes.exported import ExportedNetwork, load_exported
 from resnet_hub.runtimes.formats import FORMATS, find_format, format_of
 from resnet_hub.utils.errors import InputError, ResnetHubError

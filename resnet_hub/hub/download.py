@@ -147,7 +147,7 @@ def _check_network(snapshot: Path, what: str) -> None:
     Raises:
         InputError: the weights have another digest, or do not fit.
     """
-    from resnet_hub.registry import load_model
+    from resnet_hub.registry.loading import load_model
 
     read_config(snapshot / CONFIG_FILE, what)
     try:

@@ -22,7 +22,7 @@ from resnet_hub.exporting.export import export
 from resnet_hub.exporting.options import INPUT
 from resnet_hub.hub.card import MARK, is_own_card
 from resnet_hub.hub.package import Package, encode_json
-from resnet_hub.registry import load_model
+from resnet_hub.registry.loading import load_model
 
 SUFFIX = '-ONNX'  #: suffix of the repository's name, as is usual on the Hub
 FLOAT_FILE, INT8_FILE = 'onnx/model.onnx', 'onnx/model_quantized.onnx'

@@ -271,7 +271,7 @@ def _check_logits(folder: Path) -> None:
     Raises:
         InputError: it does not.
     """
-    from resnet_hub.registry import load_model
+    from resnet_hub.registry.loading import load_model
 
     try:
         model: Any = load_model(f'{_LOCAL}{folder}', 'cpu')

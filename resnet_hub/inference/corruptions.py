@@ -16,7 +16,7 @@ from resnet_hub.data.sources import read_labelled
 from resnet_hub.inference.evaluate import match_labels
 from resnet_hub.inference.logits import compute_outputs
 from resnet_hub.inference.transform import class_names
-from resnet_hub.registry import as_model
+from resnet_hub.registry.loading import as_model
 from resnet_hub.utils.errors import InputError
 
 SEVERITIES = 5

@@ -18,7 +18,7 @@ from resnet_hub.data.images import Images
 from resnet_hub.data.labelled import LabelledImages
 from resnet_hub.inference.logits import Data, as_images, compute_outputs
 from resnet_hub.inference.transform import class_names
-from resnet_hub.registry import as_model
+from resnet_hub.registry.loading import as_model
 from resnet_hub.runtimes.exported import ExportedNetwork
 from resnet_hub.tables.datasets import DATASETS, find_dataset
 from resnet_hub.utils.errors import InputError

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_hub.inference.logits import Data, as_images, compute_outputs
-from resnet_hub.registry import as_model
+from resnet_hub.registry.loading import as_model
 from resnet_hub.utils.errors import InputError
 
 _FAR = ('mnist', 'svhn', 'texture', 'places365')

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from resnet_hub.registry import as_model
+from resnet_hub.registry.loading import as_model
 from resnet_hub.runtimes.exported import ExportedNetwork
 from resnet_hub.utils.errors import InputError, ResnetHubError
 

@@ -18,7 +18,7 @@ from resnet_hub.data.decode import find_images, read_image
 from resnet_hub.inference.mode import evaluation_mode
 from resnet_hub.inference.optimize import InferenceModel, optimize
 from resnet_hub.inference.transform import PixelTransform, channels_of, normalise_like, warn_of_size
-from resnet_hub.registry import as_model
+from resnet_hub.registry.loading import as_model
 from resnet_hub.utils.errors import InputError
 
 #: Several, because starting a task takes a third of the time of a 32×32 image; few, so that Ctrl-C stops at once.

@@ -17,7 +17,7 @@ from resnet_hub.data.images import Images
 from resnet_hub.inference.evaluate import Metrics, match_labels
 from resnet_hub.inference.logits import Data, as_images, compute_outputs
 from resnet_hub.inference.transform import channels_of, class_names, normalisation, size_of
-from resnet_hub.registry import as_model
+from resnet_hub.registry.loading import as_model
 from resnet_hub.utils.errors import InputError
 
 Change = Callable[[Image.Image], Image.Image]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from math import gcd
 from typing import Any, ClassVar, NamedTuple
 
+import timm  # noqa: F401 - before its submodules, or a thread that imports timm at the same time may fail
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, GroupNorm, calculate_drop_path_rates, create_act_layer, create_classifier

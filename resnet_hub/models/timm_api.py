@@ -1,6 +1,6 @@
 """The methods and attributes, besides the forward pass, that timm expects of a network.
 
-This is the only module that imports from private modules of timm, for functions that `timm.models` does not export.
+This module imports from private modules of timm the functions that `timm.models` does not export.
 """
 
 from __future__ import annotations

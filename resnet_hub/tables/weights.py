@@ -132,6 +132,13 @@ class Weights(NamedTuple):
         owner = os.environ.get('RESNET_HUB_OWNER')
         return f'{owner}/{self.name}' if owner and self.path and not self.in_package else None
 
+    @property
+    def source(self) -> dict[str, str]:
+        """Return the field of timm's cfg that gives the place of the weights: a file, a Hub repository, or a URL."""
+        if self.path and (self.in_package or self.path.is_file()):
+            return {'file': str(self.path)}
+        return {'hf_hub_id': self.repo_id} if self.repo_id else {'url': str(self.url)}
+
 
 def _numbers(cell: str) -> Any:
     return tuple(map(float, cell.split()))

@@ -27,7 +27,7 @@ def architecture_of(init: str, model: str) -> str:
         InputError: the architecture is not one of ours, or not `model`.
         ResnetHubError: the weights cannot be loaded.
     """
-    from resnet_hub.registry import load_model
+    from resnet_hub.registry.loading import load_model
 
     cfg: Any = load_model(init, 'cpu').pretrained_cfg
     architecture = cfg['architecture']

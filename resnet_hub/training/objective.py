@@ -28,7 +28,7 @@ class Teacher:
     """
 
     def __init__(self, name: str, device: torch.device, task: Task) -> None:
-        from resnet_hub.registry import load_model
+        from resnet_hub.registry.loading import load_model
 
         self.model = load_model(name, str(device)).to(memory_format=torch.channels_last).requires_grad_(False)
         cfg: Any = self.model.pretrained_cfg

@@ -47,7 +47,7 @@ from resnet_hub import ResnetHubError, evaluate, export, optimize, predict
 from resnet_hub.data.images import Images
 from resnet_hub.data.sources import load_images
 from resnet_hub.inference.logits import ieee_convolutions
-from resnet_hub.registry import load_model
+from resnet_hub.registry.loading import load_model
 from resnet_hub.utils.distributed import has_fast_bf16
 from resnet_hub.utils.files import replacing, save_weights
 
@@ -87,8 +87,7 @@ import torch
 hook, spent = spent, 0
 autoload = sys.modules.get('resnet_hub._registration')
 assert autoload, 'PyTorch has not called the plug-in: pip install -e . first'
-autoload.register = timed(autoload.register)
-autoload._Finder.find_spec = timed(autoload._Finder.find_spec)
+autoload._Watcher.find_spec = timed(autoload._Watcher.find_spec)
 start = time.perf_counter()
 import timm
 seconds = time.perf_counter() - start

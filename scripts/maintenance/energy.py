@@ -13,7 +13,7 @@ import sys
 
 from resnet_hub.data.sources import read_labelled
 from resnet_hub.demo.energy import TABLE, Threshold, measure_threshold, read_thresholds
-from resnet_hub.registry import load_model
+from resnet_hub.registry.loading import load_model
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.tables.weights import RESNET_HUB, WEIGHTS
 from resnet_hub.utils.files import replacing

@@ -24,7 +24,7 @@ from resnet_hub.data.images import Images
 from resnet_hub.data.sources import read_labelled
 from resnet_hub.inference.evaluate import evaluate
 from resnet_hub.inference.ood import evaluate_ood
-from resnet_hub.registry import load_model
+from resnet_hub.registry.loading import load_model
 from resnet_hub.tables.weights import RESNET_HUB, TABLE, WEIGHTS, Weights, read_table, write_table
 
 ZOO = Path(__file__).with_name('zoo.csv')

@@ -18,7 +18,7 @@ from resnet_hub.data.sources import read_labelled
 from resnet_hub.demo import runtime
 from resnet_hub.demo.build import build_demo
 from resnet_hub.demo.energy import measure_threshold, read_thresholds
-from resnet_hub.registry import load_model
+from resnet_hub.registry.loading import load_model
 from resnet_hub.tables.weights import RESNET_HUB, WEIGHTS
 from resnet_hub.utils.errors import InputError, ResnetHubError
 

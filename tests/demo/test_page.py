@@ -22,7 +22,7 @@ from resnet_hub.demo.build import build_demo
 from resnet_hub.demo.runtime import runtime_folder
 from resnet_hub.inference.predict import predict
 from resnet_hub.inference.transform import make_transform
-from resnet_hub.registry import load_model
+from resnet_hub.registry.loading import load_model
 from resnet_hub.utils.errors import ResnetHubError
 from tests.pictures import CAT, encode, photograph
 

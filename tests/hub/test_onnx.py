@@ -17,7 +17,7 @@ from resnet_hub.exporting.export import export
 from resnet_hub.hub.onnx import prepare_onnx
 from resnet_hub.hub.package import prepare
 from resnet_hub.inference.predict import predict
-from resnet_hub.registry import load_model
+from resnet_hub.registry.loading import load_model
 from tests.hub.fixtures import clients, hub, network, server  # noqa: F401
 from tests.pictures import encode, photograph
 

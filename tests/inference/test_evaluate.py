@@ -34,7 +34,7 @@ from resnet_hub.inference.evaluate import (
 )
 from resnet_hub.inference.logits import compute_outputs
 from resnet_hub.inference.transform import make_transform
-from resnet_hub.registry import load_model
+from resnet_hub.registry.loading import load_model
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.utils.errors import InputError, ResnetHubError
 from resnet_hub.utils.plots import plot_confusion

@@ -187,7 +187,7 @@ ROW = """
 import os
 import timm, torch
 from timm.models import _registry
-from resnet_hub import registry
+from resnet_hub.registry.entrypoints import register
 from resnet_hub.tables import weights as catalog
 
 name, digest, os.environ['RESNET_HUB_CACHE'] = {name!r}, {digest!r}, {cache!r}
@@ -197,7 +197,7 @@ file = f'weights/{{name}}/model.safetensors'
 catalog.WEIGHTS[name] = catalog.Weights(name, 'cifar10', catalog.RESNET_HUB, f'sha256:{{digest}}', file, 90.0)
 assert catalog.tags('cifar_resnet8x4') == ['cifar10'] and not catalog.WEIGHTS[name].path.exists()
 _registry._model_entrypoints.pop('cifar_resnet8x4')
-registry.register()
+register(_registry)
 result = 0
 """
 

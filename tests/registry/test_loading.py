@@ -10,7 +10,7 @@ from torch import nn
 
 from resnet_hub.checkpoints.folder import make_config, write_folder
 from resnet_hub.models import CifarResNet
-from resnet_hub.registry import as_model, load_model
+from resnet_hub.registry.loading import as_model, load_model
 from resnet_hub.utils.errors import InputError, ResnetHubError
 
 
