@@ -2,8 +2,8 @@
 
 The energy score of a picture is the logarithm of the sum of the exponentials of its logits (Liu et al., Energy-based
 Out-of-distribution Detection, NeurIPS 2020, equation 4 with temperature 1, sign changed). The threshold follows that
-paper's evaluation: 95 % of the test images of the network's own data set reach it. `scripts/maintenance/energy.py`
-measures the thresholds of our weights and writes them into energy.csv.
+paper's evaluation: 95 % of the test images of the network's own data set reach it. The script
+`scripts/maintenance/measure_weights.py` measures the thresholds of our weights and writes them into energy.csv.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from resnet_hub.data.labelled import LabelledImages
-from resnet_hub.inference.mode import evaluation_mode
-from resnet_hub.inference.transform import make_transform
+from resnet_hub.inference.logits import compute_outputs
+from resnet_hub.inference.ood import ood_scores
 
 TABLE = Path(__file__).with_suffix('.csv')
 PERCENT = 95  #: share of the test images, in %, that reach the threshold
-_BATCH = 250
 
 
 class Threshold(NamedTuple):
@@ -45,13 +44,15 @@ def measure_threshold(model: nn.Module, images: LabelledImages, what: str) -> Th
         images: images of the network's classes on which it was not trained. Their labels are not used.
         what: description of the images, such as 'CIFAR-10 test pictures'.
     """
-    from tqdm.auto import tqdm
+    return find_threshold(ood_scores(compute_outputs(model, images).logits)['energy'], what)
 
-    batches = [range(start, min(start + _BATCH, len(images))) for start in range(0, len(images), _BATCH)]
-    decoded = tqdm(
-        images.batches(make_transform(model), batches), 'energy', len(batches), leave=False, delay=1, disable=None
-    )
-    with evaluation_mode(model):
-        energies = torch.cat([model(x).logsumexp(1) for x in decoded])
-    energy = torch.quantile(energies.double(), 1 - PERCENT / 100)
-    return Threshold(round(float(energy), 3), f'{len(images):,} {what}')
+
+def find_threshold(energies: Tensor, what: str) -> Threshold:
+    """Return the value that `PERCENT` % of the energy scores reach.
+
+    Args:
+        energies: float64 (N,).
+        what: description of the images.
+    """
+    energy = torch.quantile(energies, 1 - PERCENT / 100)
+    return Threshold(round(float(energy), 3), f'{len(energies):,} {what}')

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from measure_weights import read_figures
+from measure_weights import Figures, read_figures
 from measuring import describe, markdown
 from zoo import PICTURE, draw, multiply_adds, points, points_of
 
@@ -75,23 +75,25 @@ def our_weights() -> str:
 
 def zoo() -> str:
     """Return every figure of each of our weights. A figure that was not measured yet is left out."""
-    header = ('weights', 'top-1 %', 'NLL', 'ECE %', 'AUROC %', 'JPEG %', 'images/s', 'parameters', 'multiply-adds')
+    header = 'weights', 'top-1 %', 'int8 %', 'JPEG %', 'NLL', 'ECE %', 'AUROC %', 'images/s', 'int8 images/s'
     measured = read_figures()
     rows = []
     for name, row in WEIGHTS.items():
         if row.publisher is RESNET_HUB:
-            found = measured.get(name)
+            found = measured.get(name, Figures())
             figures = (
+                (found.int8_top1, '.2f'),
+                (found.jpeg75, '.2f'),
                 (row.nll, '.3f'),
                 (row.ece, '.1f'),
                 (row.auroc, '.1f'),
-                (found and found.jpeg75, '.2f'),
-                (found and found.images_per_second, ',.0f'),
+                (found.images_per_second, ',.0f'),
+                (found.int8_images_per_second, ',.0f'),
             )
             cells = ['' if value is None else format(value, spec) for value, spec in figures]
             costs = short(ARCHITECTURES[row.architecture].params), short(multiply_adds(row.architecture))
             rows.append((f'`{name}`', figure(row), *cells, *costs))
-    return table(header, rows)
+    return table((*header, 'parameters', 'multiply-adds'), rows)
 
 
 def weights() -> str:
