@@ -34,7 +34,6 @@ from resnet_hub.utils.files import digest
 #: file name endings of PyTorch pickles, on the Hub and elsewhere
 PICKLES = ('.bin', '.pth', '.pt', '.th', '.ckpt')
 _MODEL_SUFFIXES = (*PICKLES, '.t7', '.tar', '.pkl', '.safetensors')
-_MAX_HEADER = 100 << 20  # safetensors has the same limit
 _MAX_INFLATION = 50  # weights hardly compress; a record that claims a higher ratio could fill the memory
 _PROTOCOL_3_AND_LATER = {*b'BC\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95\x96\x97\x98'}  #: operation codes
 
@@ -132,12 +131,12 @@ def unpack(file: Path | bytes, name: str, nested: bool = False) -> tuple[Path | 
                 return unpack(archive.read(models[0]), models[0].filename, nested=True)
         except InputError:
             raise
-        except (zipfile.BadZipFile, zlib.error, ValueError, *_DAMAGE) as error:
+        except (zipfile.BadZipFile, zlib.error, *_DAMAGE) as error:
             raise InputError(f'{name} is a damaged zip archive ({_line(error)}): download it again') from error
 
 
 #: exceptions that Python's parsers raise on damaged bytes, besides their own types
-_DAMAGE = (EOFError, KeyError, IndexError, NotImplementedError, OverflowError, struct.error, UnicodeError, RuntimeError)
+_DAMAGE = (EOFError, KeyError, IndexError, OverflowError, struct.error, RuntimeError, ValueError)
 
 
 def _check_inflation(item: zipfile.ZipInfo, name: str) -> None:
@@ -163,41 +162,36 @@ def _check_record(archive: zipfile.ZipFile, item: zipfile.ZipInfo, name: str) ->
 
 def _parse(file: Path | bytes, name: str) -> Any:
     with _open(file) as stream:
-        head, size = stream.read(32), stream.seek(0, io.SEEK_END)
+        head = stream.read(32)
         for magic, what in _OTHER_FORMATS:
             if head.startswith(magic):
                 raise InputError(f'{name} is {what}')
         if head[8:9] == b'{':
-            return _parse_safetensors(stream, file, name, size)
+            return _parse_safetensors(stream, file, name)
         stream.seek(0)
-        return _parse_torch(stream, name, head, size)
+        return _parse_torch(stream, name, head)
 
 
-def _parse_safetensors(stream: Any, file: Path | bytes, name: str, size: int) -> Any:
-    stream.seek(0)
-    (length,) = struct.unpack('<Q', stream.read(8))
-    if length > min(_MAX_HEADER, size - 8):
-        raise InputError(
-            f'{name}: bytes 0 to 7 announce a safetensors header of {length} bytes, but the file has {size}; '
-            'it is damaged or truncated: download it again'
-        )
+def _parse_safetensors(stream: Any, file: Path | bytes, name: str) -> Any:
     try:
-        json.loads(stream.read(length), object_pairs_hook=lambda pairs: _unique(pairs, name))
-        return safetensors.torch.load(file) if isinstance(file, bytes) else safetensors.torch.load_file(file)
-    except (safetensors.SafetensorError, json.JSONDecodeError, RecursionError, *_DAMAGE) as error:
+        tensors = safetensors.torch.load(file) if isinstance(file, bytes) else safetensors.torch.load_file(file)
+        stream.seek(0)
+        header = stream.read(int.from_bytes(stream.read(8), 'little'))
+        json.loads(header, object_pairs_hook=_unique)  # safetensors takes the last of two tensors with one name
+        return tensors
+    except (safetensors.SafetensorError, *_DAMAGE) as error:
         raise InputError(f'{name} is a damaged safetensors file ({_line(error)}): download it again') from error
 
 
-def _unique(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise InputError(f'{name}: the safetensors header has {key!r} twice; write the file again')
-        result[key] = value
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        names = [key for key, _ in pairs]
+        raise ValueError(f'its header has {max(names, key=names.count)!r} twice')
     return result
 
 
-def _parse_torch(stream: Any, name: str, head: bytes, size: int) -> Any:
+def _parse_torch(stream: Any, name: str, head: bytes) -> Any:
     with warnings.catch_warnings(), torch.serialization.safe_globals(_safe_globals()):
         warnings.simplefilter('ignore')  # warnings about old pickle protocols and storages; problems are raised
         try:
@@ -215,8 +209,8 @@ def _parse_torch(stream: Any, name: str, head: bytes, size: int) -> Any:
                     f'run; {advice if is_class else "get weights from a source you trust"}'
                 ) from error
             raise InputError(
-                f'{name} is damaged, or not a PyTorch or safetensors file ({_line(error)}): it has {size} bytes that begin '
-                f'with {head[:4].hex(" ")}; download it again'
+                f'{name} is damaged, or not a PyTorch or safetensors file ({_line(error)}): it begins with the bytes '
+                f'{head[:4].hex(" ")}; download it again'
             ) from error
 
 

@@ -137,47 +137,46 @@ def _find_family(layers: Mapping[str, _Layer]) -> Family | None:
 
 
 def _number_blocks(layers: list[_Layer], names: list[str]) -> dict[tuple[int, int], str]:
-    """Return the native name of each block, by its (stage, block) in the source.
+    """Return the native name of each block, by its (stage, block) in the source. A gap in the numbers stays.
 
-    If the source has one list of all blocks, a new stage begins where the width changes. A gap in the numbers stays.
+    If the source has one list of all blocks, a new stage begins where the width changes.
     """
-    places = {layer.place: layer.name for layer in layers if layer.place}
-    numbers = sorted({(place.stage, place.block) for place in places})
-    lowest = min(places, key=lambda place: (place.stage, place.block))
-    stages = {stage for stage, _ in numbers}
-    if -1 in stages:
-        if len(stages) > 1:
-            refuse(f'{show(places[lowest])} is numbered in another way than other blocks; {OTHER}')
-        _check_first(lowest.block, places[lowest], lowest.prefix, names, 'block')
-        widths = dict.fromkeys(numbers, 0)
-        for layer in layers:
-            if layer.place and layer.place.role != 'shortcut' and layer.kind == 'conv':
-                number = layer.place.stage, layer.place.block
-                widths[number] = max(widths[number], layer.tensors['weight'].shape[0])
-        result: dict[tuple[int, int], str] = {}
-        stage = index = before = width = 0
-        for number in numbers:
-            index += number[1] - before
-            if widths[number] != width:
-                index = number[1] - before - 1 if stage else 0
-                stage, width = stage + 1, widths[number]
-            result[number] = f'layer{stage}.{index}'
-            before = number[1]
-        return result
-    _check_first(lowest.stage, places[lowest], lowest.prefix, names, 'stage')
-    first = min(index for _, index in numbers)
-    if first > 1:
-        refuse(f'the first block of a stage is missing (as in {show(places[lowest])}): {INCOMPLETE}')
-    return {(s, i): f'layer{s + 1 - lowest.stage}.{i - first}' for s, i in numbers}
+    widths: dict[tuple[int, int], int] = defaultdict(int)
+    for layer in layers:
+        if layer.place:
+            block = layer.place.stage, layer.place.block
+            convolution = layer.kind == 'conv' and layer.place.role != 'shortcut'
+            widths[block] = max(widths[block], layer.tensors['weight'].shape[0] if convolution else 0)
+    blocks = sorted(widths)
+    lowest = next(layer for layer in layers if layer.place and (layer.place.stage, layer.place.block) == blocks[0])
+    first_stage, first = blocks[0]
+    if first_stage != -1:
+        _check_first(first_stage, lowest, names, 'stage')
+        first = min(index for _, index in blocks)
+        if first > 1:
+            refuse(f'the first block of a stage is missing (as in {show(lowest.name)}): {INCOMPLETE}')
+        return {(s, i): f'layer{s + 1 - first_stage}.{i - first}' for s, i in blocks}
+    if blocks[-1][0] != -1:
+        refuse(f'{show(lowest.name)} is numbered in another way than other blocks; {OTHER}')
+    _check_first(first, lowest, names, 'block')
+    result, stage, before = {}, 1, blocks[0]
+    for block in blocks:
+        if widths[block] != widths[before]:
+            stage, first = stage + 1, before[1] + 1
+        result[block], before = f'layer{stage}.{block[1] - first}', block
+    return result
 
 
-def _check_first(number: int, name: str, prefix: str, names: list[str], what: str) -> None:
+def _check_first(number: int, layer: _Layer, names: list[str], what: str) -> None:
     """Check that the first number is 0 or 1, or follows the numbers of the stem: layers.3 after layers.0 and layers.1."""
-    word = re.match(r'\D*', name[len(prefix) :])
+    assert layer.place
+    word = re.match(r'\D*', layer.name[len(layer.place.prefix) :])
     spelled = word[0] if word else ''
-    counted = chain.from_iterable(re.findall(rf'^{re.escape(prefix + spelled)}(\d+)', other) for other in names)
+    counted = chain.from_iterable(
+        re.findall(rf'^{re.escape(layer.place.prefix + spelled)}(\d+)', name) for name in names
+    )
     gap = 3 if spelled.endswith('.') else 1  # in a list, an activation and an identity may be in between
     follows = any(number - gap <= int(found) < number for found in counted)
     first = 2 if re.fullmatch(FROM_2, spelled, re.IGNORECASE) else 1
     if number > first and not follows:
-        refuse(f'{what} {first} is missing before {number} (as in {show(name)}): {INCOMPLETE}')
+        refuse(f'{what} {first} is missing before {number} (as in {show(layer.name)}): {INCOMPLETE}')

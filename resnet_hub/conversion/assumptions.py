@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from resnet_hub.checkpoints.recognise import Recognised
 from resnet_hub.checkpoints.refusal import OTHER
-from resnet_hub.conversion.bn_statistics import BatchNormStatistics, Fit
+from resnet_hub.conversion.bn_statistics import BatchNormStatistics
 from resnet_hub.utils.errors import InputError, did_you_mean
 
 SHOWN, CONTRADICTED, UNKNOWN = 'shown', 'contradicted', 'unknown'
@@ -74,7 +74,7 @@ def _judge(name: str, statistics: BatchNormStatistics | None, weights: str | Non
     if name not in tests:
         return Assumption(name, text, UNKNOWN, 'nothing in the file shows it')
     expected, test = tests[name]
-    fit = Fit('', statistics.silent) if statistics.silent else test()
+    fit = test()
     if fit.best in ('', expected):
         return Assumption(name, text, SHOWN if fit.best else UNKNOWN, fit.evidence)
     other = _OTHERS.get(fit.best, f'the activations are {fit.best}, not ReLU')

@@ -37,7 +37,10 @@ _CLEARLY = 2.5  #: smallest ratio of the second-best error to the best
 _SLOPE = (0.8, 1.25)  #: range of slopes near 1; 0.8 is reached after 16 batches with momentum 0.1
 #: the same thresholds for the first block, whose input comes from the stem: pixels are far from normally distributed
 _STEM_FITS, _STEM_CLEARLY = 0.25, 1.5
+_PLAIN = 0.25  #: largest error of a network without shortcuts, as a share of the means' size
 _MOST = 24  #: of a deeper network, about this number of blocks is looked at
+
+NOT_SHOWN = 'the BatchNorm statistics do not show it'
 
 Mean = Callable[[Tensor, Tensor], Tensor]  #: a function from b and g to E[act(N(b, g²))]
 
@@ -46,7 +49,7 @@ class Fit(NamedTuple):
     """How well hypotheses predict the running means."""
 
     best: str  #: the hypothesis that the statistics show; '' if they show none
-    evidence: str = 'the BatchNorm statistics do not show it'
+    evidence: str
 
 
 class _Pair(NamedTuple):
@@ -54,12 +57,11 @@ class _Pair(NamedTuple):
 
     shift: Tensor
     scale: Tensor
-    matrix: Tensor
-    deviation: Tensor
+    matrix: Tensor  #: from the means of the activations to `seen`
     seen: Tensor  #: running means of the second norm, in standard deviations
 
     def predict(self, mean: Mean) -> Tensor:
-        return self.matrix @ mean(self.shift, self.scale) / self.deviation
+        return self.matrix @ mean(self.shift, self.scale)
 
 
 def _relu(b: Tensor, g: Tensor) -> Tensor:
@@ -102,18 +104,10 @@ def _rms(errors: Tensor, unknowns: int = 0) -> float:
     return float((errors.square().sum() / max(1, len(errors) - unknowns)).sqrt())
 
 
-def _choose(errors: Mapping[str, float], fits: float = _FITS, clearly: float = _CLEARLY) -> Fit:
-    """Return the hypothesis whose error is small and clearly smaller than all others."""
-    if len(errors) < 2:
-        return Fit('')
-    best, other = sorted(errors, key=lambda name: errors[name])[:2]
-    if not errors[best] < fits or errors[other] < clearly * errors[best]:
-        return Fit('')
-    return Fit(
-        best,
-        f'the BatchNorm means are {errors[best]:.2f} standard deviations from those of {best}, and {errors[other]:.2f} '
-        f'from those of {other}',
-    )
+def _is_near_1(predicted: Tensor, seen: Tensor) -> bool:
+    """Return whether the regression of recorded on predicted means has a slope near 1."""
+    low, high = _SLOPE
+    return low <= float(predicted @ seen / (predicted @ predicted).clamp_min(1e-12)) <= high
 
 
 class BatchNormStatistics:
@@ -123,6 +117,7 @@ class BatchNormStatistics:
         self.network = network
         self.tensors = state_dict
         self.last = 2 if network.block == 'basic' else 3  # number of the last convolution of a branch
+        self.blocks = [f'layer{s + 1}.{i}' for s, count in enumerate(network.layers) for i in range(count)]
 
     @cached_property
     def errors(self) -> dict[str, float]:
@@ -137,18 +132,32 @@ class BatchNormStatistics:
         """Return why the statistics cannot show anything; '' if they can."""
         if not self.pairs:
             return 'the norms have seen no images'
-        best = min(self.errors, key=lambda name: self.errors[name])
-        predicted = torch.cat([pair.predict(ACTIVATIONS[best]) for pair in self.pairs])
-        seen = torch.cat([pair.seen for pair in self.pairs])
-        slope = float(predicted @ seen / (predicted @ predicted).clamp_min(1e-12))
-        low, high = _SLOPE
+        best = ACTIVATIONS[min(self.errors, key=lambda name: self.errors[name])]
+        predicted, seen = (
+            torch.cat(values) for values in zip(*((p.predict(best), p.seen) for p in self.pairs), strict=True)
+        )
         return (
-            '' if low <= slope <= high else 'the BatchNorm statistics have seen few images, or do not fit the weights'
+            ''
+            if _is_near_1(predicted, seen)
+            else 'the BatchNorm statistics have seen few images, or do not fit the weights'
+        )
+
+    def choose(self, errors: Mapping[str, float], fits: float = _FITS, clearly: float = _CLEARLY) -> Fit:
+        """Return the hypothesis whose error is small and clearly smaller than all others."""
+        if self.silent or len(errors) < 2:
+            return Fit('', self.silent or NOT_SHOWN)
+        best, other = sorted(errors, key=lambda name: errors[name])[:2]
+        if not errors[best] < fits or errors[other] < clearly * errors[best]:
+            return Fit('', NOT_SHOWN)
+        return Fit(
+            best,
+            f'the BatchNorm means are {errors[best]:.2f} standard deviations from those of {best}, and {errors[other]:.2f} '
+            f'from those of {other}',
         )
 
     def activation(self) -> Fit:
         """Return which activation the statistics show, a key of ACTIVATIONS."""
-        return _choose(self.errors)
+        return self.choose(self.errors)
 
     def stem(self) -> Fit:
         """Return whether the first block (V1) reads the stem's output directly, or maxima of it (pooling).
@@ -156,74 +165,68 @@ class BatchNormStatistics:
         On 14 real networks without pooling, the errors of the direct hypothesis are 0.01 to 0.15, and those of the
         pooled one 0.3 to 0.7. On networks with a pooled stem they are 0.24 to 0.52, and 0.06 to 0.16.
         """
-        if self.errors['ReLU'] >= _FITS:  # in one layer, wrong predictions may fit by chance
-            return Fit('')
-        pair = self.pair('bn1', 'layer1.0.conv1', 'layer1.0.bn1', 0, 1)
+        if self.silent or self.errors['ReLU'] >= _FITS:  # in one layer, wrong predictions may fit by chance
+            return self.choose({})
+        pair = self.pair('bn1', 'layer1.0.conv1', 'layer1.0.bn1')
         direct, *pooled = (float((pair.predict(act) - pair.seen).abs().median()) for act in (_relu, *_POOLED))
-        return _choose({'the bare stem': direct, 'a pooled stem': min(pooled)}, _STEM_FITS, _STEM_CLEARLY)
+        return self.choose({'the bare stem': direct, 'a pooled stem': min(pooled)}, _STEM_FITS, _STEM_CLEARLY)
 
     def padding(self) -> Fit:
         """Return where a shortcut without tensors puts its channels.
 
         'centre' pads on both sides, 'end' at the end, 'front' at the front; 'none' means that there is no shortcut.
         """
-        return self._padding_v2() if self.network.family.norm_first else self._padding_v1()
-
-    def projection(self) -> Fit:
-        """Return whether projections (V2) read the 'activated' or the 'raw' input of their block.
-
-        The next norm reads the sum of branch and projection, and the means of both are known. Each block is tested
-        separately, because some networks have both kinds.
-        """
-        fits = {}
-        for name, branch, mean, deviation in self.sums():
-            matrix = self.matrix(f'{name}.downsample.0', 0, 1)
-            inputs = {'activated': _relu(*self.affine(f'{name}.bn1')), 'raw': self.seen(f'{name}.bn1')[0]}
-            fit = _choose({kind: _rms((branch + matrix @ x - mean) / deviation) for kind, x in inputs.items()})
-            fits[fit.best] = fit
-        return fits.get('raw') or fits.get('activated') or Fit('')
+        if not self.network.family.norm_first:
+            return self._padding_v1()
+        errors: dict[str, list[Tensor]] = defaultdict(list)
+        for name, added, deviation in self.sums():
+            carried_mean, _ = self.seen(f'{name}.bn1')
+            for padding, carried in _paddings(len(carried_mean), len(added)).items():
+                predicted = torch.zeros_like(added)
+                predicted[carried] = carried_mean[: len(carried)]
+                errors[padding].append((predicted - added) / deviation)
+        return self.choose({padding: _rms(torch.cat(values)) for padding, values in errors.items()})
 
     def _padding_v1(self) -> Fit:
         """Test the paddings of V1.
 
         In a channel without a shortcut, a block's output is only the activation of its last norm. The means of the other
         channels are unknown: they are fitted to the next norm's means. In a network without shortcuts this does not
-        reduce the error.
+        reduce the error. There the known means explain the next ones by themselves, even in a pruned network. On real
+        networks their error is 0.05 to 0.23 of the means' size without shortcuts, and 0.46 or more with shortcuts.
         """
         errors: dict[str, list[float]] = defaultdict(list)
-        for chs, name, after, stage in self.widening_blocks():
-            if not after:
-                continue
-            own = _relu(*self.affine(f'{name}.bn{self.last}'))
-            matrix = self.matrix(f'{after}.conv1', stage, 2 if after.endswith('.0') and self.last == 2 else 1)
-            mean, deviation = self.seen(f'{after}.bn1')
-            if matrix.shape[0] < 1.5 * chs:
+        for chs, name, after in self.widening_blocks():
+            if not after or len(self.tensors[f'{after}.bn1.bias']) < 1.5 * chs:
                 continue  # too few means for the unknowns
-            for padding, carried in _paddings(chs, len(own)).items():
-                free = torch.zeros(len(own), dtype=torch.bool)
-                free[carried] = True
-                rest = (mean - matrix[:, ~free] @ own[~free]) / deviation
-                if carried:
-                    unknown = matrix[:, free] / deviation[:, None]
-                    rest = rest - unknown @ torch.linalg.lstsq(unknown, rest[:, None]).solution[:, 0]
-                errors[padding].append(_rms(rest, len(carried)))
-        plain = errors.pop('none', [])
-        for number, error in enumerate(plain):
-            others = min(values[number] for values in errors.values())
-            if error < _FITS and error < 1.5 * others + 0.02:
-                return Fit('none', f'without shortcuts the BatchNorm means are {error:.2f} standard deviations off')
-        return _choose({padding: max(values) for padding, values in errors.items()})
+            pair = self.pair(f'{name}.bn{self.last}', f'{after}.conv1', f'{after}.bn1')
+            own = _relu(pair.shift, pair.scale)
+            paddings = _paddings(chs, len(own))
+            for padding, carried in paddings.items():
+                known = own.clone()
+                known[carried] = 0
+                rest, unknown = pair.seen - pair.matrix @ known, pair.matrix[:, carried]
+                fitted = torch.linalg.lstsq(unknown, rest[:, None]).solution[:, 0] if carried else rest[:0]
+                errors[padding].append(_rms(rest - unknown @ fitted, len(carried)))
+            plain, others = errors['none'][-1], min(errors[padding][-1] for padding in paddings if padding != 'none')
+            explained = plain < _PLAIN * _rms(pair.seen) and _is_near_1(pair.matrix @ own, pair.seen)
+            if explained and plain < 1.5 * others + 0.02:
+                return Fit('none', f'without shortcuts the BatchNorm means are {plain:.2f} standard deviations off')
+        errors.pop('none', None)
+        return self.choose({padding: max(values) for padding, values in errors.items()})
 
-    def _padding_v2(self) -> Fit:
-        """Test the paddings of V2. The next norm reads the sum of branch and padded input; the means of both are known."""
-        errors: dict[str, list[Tensor]] = defaultdict(list)
-        for name, branch, mean, deviation in self.sums():
-            carried_mean, _ = self.seen(f'{name}.bn1')
-            for padding, carried in _paddings(len(carried_mean), len(branch)).items():
-                predicted = branch.clone()
-                predicted[carried] += carried_mean if carried else 0
-                errors[padding].append((predicted - mean) / deviation)
-        return _choose({padding: _rms(torch.cat(values)) for padding, values in errors.items()})
+    def projection(self) -> Fit:
+        """Return whether projections (V2) read the 'activated' or the 'raw' input of their block.
+
+        Each block is tested separately, because some networks have both kinds.
+        """
+        fits = {}
+        for name, added, deviation in self.sums():
+            inputs = {'activated': _relu(*self.affine(f'{name}.bn1')), 'raw': self.seen(f'{name}.bn1')[0]}
+            matrix = self.matrix(f'{name}.downsample.0')
+            fit = self.choose({kind: _rms((matrix @ x - added) / deviation) for kind, x in inputs.items()})
+            fits[fit.best] = fit
+        return fits.get('raw') or fits.get('activated') or self.choose({})
 
     def affine(self, norm: str) -> tuple[Tensor, Tensor]:
         return self.tensors[f'{norm}.bias'].double(), self.tensors[f'{norm}.weight'].double()
@@ -236,52 +239,52 @@ class BatchNormStatistics:
         deviation = self.tensors[f'{norm}.running_var'].double().add(1e-5).sqrt()
         return self.tensors[f'{norm}.running_mean'].double(), deviation.clamp_min(1e-2 * float(deviation.median()))
 
-    def matrix(self, conv: str, stage: int, stride: int) -> Tensor:
+    def matrix(self, conv: str) -> Tensor:
         """Return the matrix from input means to output means: the sum over the kernel, without its part on padding."""
         weight = self.tensors[f'{conv}.weight'].double()
         if weight.shape[2] == 1:
             return weight[:, :, 0, 0]
+        stage = int(conv[5]) - 1
+        stride = 2 if stage and conv.endswith(f'.0.conv{self.last - 1}') else 1
         inside = 1 - stride / (_SIZE >> stage - (stride > 1))  # share of positions where an outer tap is in the image
         taps = torch.tensor([inside, 1, inside if stride == 1 else 1], dtype=torch.float64)
         return (weight * taps[:, None] * taps).sum((2, 3))
 
-    def pair(self, first: str, conv: str, second: str, stage: int, stride: int) -> _Pair:
+    def pair(self, first: str, conv: str, second: str) -> _Pair:
         mean, deviation = self.seen(second)
-        return _Pair(*self.affine(first), self.matrix(conv, stage, stride), deviation, mean / deviation)
-
-    def blocks(self) -> list[tuple[int, str]]:
-        layers = self.network.layers
-        return [(stage, f'layer{stage + 1}.{index}') for stage, count in enumerate(layers) for index in range(count)]
+        return _Pair(*self.affine(first), self.matrix(conv) / deviation[:, None], mean / deviation)
 
     @cached_property
     def pairs(self) -> list[_Pair]:
         """Return the pairs of successive norms in the branches."""
-        blocks, result = self.blocks(), []
-        for stage, name in blocks[:: max(1, len(blocks) // _MOST)]:
-            for k in range(1, self.last):
-                conv = k if self.network.family.norm_first else k + 1
-                strided = stage > 0 and name.endswith('.0') and conv == (1 if self.last == 2 else 2)
-                mean = self.tensors[f'{name}.bn{k + 1}.running_mean']
-                if not mean.is_meta and bool(mean.any()):  # else the norm was never trained, or its input is zero
-                    stride = 2 if strided else 1
-                    result.append(self.pair(f'{name}.bn{k}', f'{name}.conv{conv}', f'{name}.bn{k + 1}', stage, stride))
-        return result
+        shift = 0 if self.network.family.norm_first else 1
+        names = [(name, k) for name in self.blocks[:: max(1, len(self.blocks) // _MOST)] for k in range(1, self.last)]
+        means = [self.tensors[f'{name}.bn{k + 1}.running_mean'] for name, k in names]
+        return [
+            self.pair(f'{name}.bn{k}', f'{name}.conv{k + shift}', f'{name}.bn{k + 1}')
+            for (name, k), mean in zip(names, means, strict=True)
+            if not mean.is_meta and bool(mean.any())  # else the norm was never trained, or its input is zero
+        ]
 
-    def widening_blocks(self) -> Iterator[tuple[int, str, str, int]]:
-        """Yield blocks that widen: channels before, the block, the next block ('' after the last), its stage."""
-        blocks, chs = self.blocks(), self.network.stem_width
-        for (stage, name), (after_stage, after) in zip(blocks, [*blocks[1:], (blocks[-1][0], '')], strict=True):
-            width = self.network.widths[stage] * (4 if self.last == 3 else 1)
+    def widening_blocks(self) -> Iterator[tuple[int, str, str]]:
+        """Yield blocks that widen: channels before, the block, the next block ('' after the last)."""
+        chs = self.network.stem_width
+        for name, after in zip(self.blocks, [*self.blocks[1:], ''], strict=True):
+            width = len(self.tensors[f'{name}.conv{self.last}.weight'])
             if name.endswith('.0') and width > chs:
-                yield chs, name, after, after_stage
+                yield chs, name, after
             chs = width
 
-    def sums(self) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
-        """Yield blocks that widen (V2): the block, its branch's mean, mean and deviation of branch + shortcut."""
-        for _, name, after, _ in self.widening_blocks():
+    def sums(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Yield blocks that widen (V2): the block, the mean of its shortcut, the deviation of branch + shortcut.
+
+        The next norm reads the sum of branch and shortcut. The mean of the branch is known.
+        """
+        for _, name, after in self.widening_blocks():
             if norm := f'{after}.bn1' if after else 'norm' * self.network.final_norm:
-                matrix = self.matrix(f'{name}.conv{self.last}', int(name[5]) - 1, 1)
-                yield name, matrix @ _relu(*self.affine(f'{name}.bn{self.last}')), *self.seen(norm)
+                mean, deviation = self.seen(norm)
+                branch = self.matrix(f'{name}.conv{self.last}') @ _relu(*self.affine(f'{name}.bn{self.last}'))
+                yield name, mean - branch, deviation
 
 
 def _paddings(chs: int, width: int) -> dict[str, list[int]]:

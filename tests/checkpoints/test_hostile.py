@@ -213,8 +213,8 @@ def test_safetensors_headers_that_lie(state: State, tmp_path: Path) -> None:
     twice = json.dumps(header)[:-1] + f', "fc.bias": {entry}}}'
     beyond = {**header, 'fc.bias': {**header['fc.bias'], 'data_offsets': [0, 1 << 40]}}
     cases = {
-        'absurd length': (struct.pack('<Q', 1 << 60) + good[8:], 'bytes 0 to 7 announce a safetensors header of'),
-        'too long': (struct.pack('<Q', len(good)) + good[8:], 'bytes 0 to 7'),
+        'absurd length': (struct.pack('<Q', 1 << 60) + good[8:], 'is a damaged safetensors file .*header too large'),
+        'too long': (struct.pack('<Q', len(good)) + good[8:], 'is a damaged safetensors file .*invalid header length'),
         'twice': (with_header(twice), "'fc.bias' twice"),
         'beyond': (with_header(json.dumps(beyond)), 'is a damaged safetensors'),
         'no JSON': (good[:9] + b'x' + good[10:], 'is a damaged safetensors'),
