@@ -3,7 +3,7 @@
     python scripts/maintenance/measure_weights.py DATA [WEIGHTS …] [--speed]
 
 DATA holds the folders cifar10 and cifar100 with images as parquet. Without WEIGHTS, those that lack a figure are
-measured. The AUROC goes into resnet_hub/tables/weights.csv, the threshold of the energy score into
+measured. With --speed only the speeds are measured, which needs an idle machine. The AUROC goes into resnet_hub/tables/weights.csv, the threshold of the energy score into
 resnet_hub/demo/energy.csv, and everything else into zoo.csv beside this script. Then run scripts/maintenance/readme.py.
 
 Figures of int8 need the extra `export`. They are those of an OpenVINO file. Its ranges come from 300 training images:
@@ -84,7 +84,7 @@ def compressed(images: Images) -> Images:
 
 
 def measure(row: Weights, data: Path) -> tuple[float, Threshold, Figures]:
-    """Return the AUROC of the energy score in %, its threshold, and the figures of zoo.csv."""
+    """Return the AUROC of the energy score in %, its threshold, and the accuracies of zoo.csv."""
     inside, outside = (read_labelled(data / name, 'test').load() for name in (row.dataset, row.data.unknown))
     model = load_model(row.name, 'cpu')
     known = compute_outputs(model, inside)
@@ -92,14 +92,21 @@ def measure(row: Weights, data: Path) -> tuple[float, Threshold, Figures]:
     if abs(top1 - row.top1) > 0.05:
         raise SystemExit(f'{row.name} has a top-1 of {top1:.2f} % on {data}, but {row.top1:.2f} in the table')
     int8 = measure_int8(model, row, data, inside)
-    figures = Figures(
-        evaluate(model, compressed(inside)).top1,
-        int8 and int8.top1,
-        round(known.images_per_second),
-        int8 and round(int8.images_per_second),
-    )
+    figures = Figures(evaluate(model, compressed(inside)).top1, int8 and int8.top1)
     auroc = separation(energy(known), energy(compute_outputs(model, outside)))['auroc']
     return auroc, find_threshold(energy(known), f'{row.data.title} test pictures'), figures
+
+
+def measure_speed(row: Weights, data: Path) -> Figures:
+    """Return the speeds of zoo.csv, on the first test images. A first pass over them is not measured."""
+    images = read_labelled(data / row.dataset, 'test')[:1000].load()
+    model = load_model(row.name, 'cpu')
+    evaluate(model, images)
+    int8 = measure_int8(model, row, data, images)
+    return Figures(
+        images_per_second=round(evaluate(model, images).images_per_second),
+        int8_images_per_second=int8 and round(int8.images_per_second),
+    )
 
 
 def energy(outputs: Outputs) -> torch.Tensor:
@@ -127,28 +134,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data', type=Path, metavar='DATA')
     parser.add_argument('weights', nargs='*', metavar='WEIGHTS')
-    parser.add_argument('--speed', action='store_true', help='keep the images per second: only on an idle machine')
+    parser.add_argument('--speed', action='store_true', help='measure only the speeds, on an idle machine')
     args = parser.parse_args()
     thresholds, zoo = read_thresholds(), read_figures()
+    fields = Figures._fields[2:] if args.speed else Figures._fields[:2]
 
     def is_complete(name: str) -> bool:
-        wanted = zoo.get(name, Figures())[: 4 if args.speed else 2]
-        return WEIGHTS[name].auroc is not None and name in thresholds and None not in wanted
+        known = zoo.get(name, Figures())
+        there = args.speed or (WEIGHTS[name].auroc is not None and name in thresholds)
+        return there and all(getattr(known, field) is not None for field in fields)
 
     ours = [name for name, row in WEIGHTS.items() if row.publisher is RESNET_HUB]
     for name in args.weights or [name for name in ours if not is_complete(name)]:
-        auroc, thresholds[name], figures = measure(WEIGHTS[name], args.data)
-        found = {
-            key: value
-            for key, value in figures._asdict().items()
-            if value is not None and (args.speed or 'second' not in key)
-        }
+        if args.speed:
+            figures = measure_speed(WEIGHTS[name], args.data)
+        else:
+            auroc, thresholds[name], figures = measure(WEIGHTS[name], args.data)
+            rows = read_table()
+            write_table(TABLE, {**rows, name: rows[name]._replace(auroc=auroc)}.values())
+            write_rows(ENERGY, thresholds, Threshold._fields)
+        found = {field: value for field in fields if (value := getattr(figures, field)) is not None}
         zoo[name] = zoo.get(name, Figures())._replace(**found)
-        print(f'{name}: AUROC {auroc} %, energy {thresholds[name].energy}, {found}', flush=True)
-        rows = read_table()
-        write_table(TABLE, {**rows, name: rows[name]._replace(auroc=auroc)}.values())
-        write_rows(ENERGY, thresholds, Threshold._fields)
         write_rows(ZOO, zoo, Figures._fields)
+        print(f'{name}: {found}', flush=True)
 
 
 if __name__ == '__main__':
