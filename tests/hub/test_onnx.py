@@ -61,8 +61,8 @@ def test_the_second_repository(hub: Any, clients: Any, network: Path) -> None:
     ('arguments', 'message'),
     [
         (['me', '--onnx'], '--onnx publishes one folder'),
-        (['me/net', '--calibrate', 'x'], 'give all of them'),
-        (['me/net', '--onnx', '--check', 'x'], 'give all of them'),
+        (['me/net', '--calibrate', 'x'], 'give all three options'),
+        (['me/net', '--onnx', '--check', 'x'], 'give all three options'),
     ],
 )
 def test_refusals(arguments: list[str], message: str, network: Path, command: Any) -> None:
