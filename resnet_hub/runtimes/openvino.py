@@ -81,7 +81,8 @@ def _compile(model: Any, bf16: bool) -> Callable[[Tensor], Tensor]:
     request = compiled.create_infer_request()
 
     def run(x: Tensor) -> Tensor:
-        request.set_input_tensor(openvino.Tensor(x.contiguous().numpy(), shared_memory=True))
+        images = x.contiguous().numpy()  # OpenVINO reads its memory, but holds no reference to it
+        request.set_input_tensor(openvino.Tensor(images, shared_memory=True))
         request.infer()
         return torch.from_numpy(request.get_output_tensor(0).data.copy())
 
