@@ -12,25 +12,41 @@ from resnet_hub import _registration
 from resnet_hub.utils.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from resnet_hub.conversion.convert import Conversion, convert_checkpoint
-    from resnet_hub.data.images import Images
-    from resnet_hub.data.labelled import LabelledImages
-    from resnet_hub.data.sources import load_images, read_labelled
-    from resnet_hub.demo.build import Page, build_demo
-    from resnet_hub.exporting.export import Export, export
-    from resnet_hub.hub.download import download
-    from resnet_hub.hub.upload import Upload, push_folders, push_onnx, push_to_hub
-    from resnet_hub.inference.corruptions import CorruptionMetrics, evaluate_corruptions
-    from resnet_hub.inference.evaluate import Metrics, evaluate
-    from resnet_hub.inference.ood import OodMetrics, evaluate_ood
-    from resnet_hub.inference.optimize import optimize
-    from resnet_hub.inference.predict import Prediction, predict
-    from resnet_hub.inference.shift import ShiftMetrics, evaluate_shift
-    from resnet_hub.models import CifarResNet, PreActResNet
-    from resnet_hub.registry.loading import load_model
-    from resnet_hub.training.recipe import Recipe
-    from resnet_hub.training.train import train
-    from resnet_hub.utils.errors import InputError, MissingExtraError, ResnetHubError
+    from resnet_hub.conversion.convert import Conversion as Conversion
+    from resnet_hub.conversion.convert import convert_checkpoint as convert_checkpoint
+    from resnet_hub.data.images import Images as Images
+    from resnet_hub.data.labelled import LabelledImages as LabelledImages
+    from resnet_hub.data.sources import load_images as load_images
+    from resnet_hub.data.sources import read_labelled as read_labelled
+    from resnet_hub.demo.build import Page as Page
+    from resnet_hub.demo.build import build_demo as build_demo
+    from resnet_hub.exporting.export import Export as Export
+    from resnet_hub.exporting.export import export as export
+    from resnet_hub.hub.download import download as download
+    from resnet_hub.hub.upload import Upload as Upload
+    from resnet_hub.hub.upload import push_folders as push_folders
+    from resnet_hub.hub.upload import push_onnx as push_onnx
+    from resnet_hub.hub.upload import push_to_hub as push_to_hub
+    from resnet_hub.inference.corruptions import CorruptionMetrics as CorruptionMetrics
+    from resnet_hub.inference.corruptions import evaluate_corruptions as evaluate_corruptions
+    from resnet_hub.inference.evaluate import Metrics as Metrics
+    from resnet_hub.inference.evaluate import evaluate as evaluate
+    from resnet_hub.inference.ood import OodMetrics as OodMetrics
+    from resnet_hub.inference.ood import evaluate_ood as evaluate_ood
+    from resnet_hub.inference.optimize import optimize as optimize
+    from resnet_hub.inference.predict import Prediction as Prediction
+    from resnet_hub.inference.predict import predict as predict
+    from resnet_hub.inference.shift import ShiftMetrics as ShiftMetrics
+    from resnet_hub.inference.shift import evaluate_shift as evaluate_shift
+    from resnet_hub.models import CifarResNet as CifarResNet
+    from resnet_hub.models import PreActResNet as PreActResNet
+    from resnet_hub.registry.loading import load_model as load_model
+    from resnet_hub.training.recipe import Recipe as Recipe
+    from resnet_hub.training.train import train as train
+    from resnet_hub.utils.errors import InputError as InputError
+    from resnet_hub.utils.errors import MissingExtraError as MissingExtraError
+    from resnet_hub.utils.errors import ResnetHubError as ResnetHubError
+
 
 _PUBLIC = {
     'Upload': 'hub.upload',
@@ -68,42 +84,7 @@ _PUBLIC = {
     'InputError': 'utils.errors',
     'MissingExtraError': 'utils.errors',
 }
-__all__ = [
-    'CifarResNet',
-    'Conversion',
-    'CorruptionMetrics',
-    'Export',
-    'Images',
-    'InputError',
-    'LabelledImages',
-    'Metrics',
-    'MissingExtraError',
-    'OodMetrics',
-    'Page',
-    'PreActResNet',
-    'Prediction',
-    'Recipe',
-    'ResnetHubError',
-    'ShiftMetrics',
-    'Upload',
-    'build_demo',
-    'convert_checkpoint',
-    'download',
-    'evaluate',
-    'evaluate_corruptions',
-    'evaluate_ood',
-    'evaluate_shift',
-    'export',
-    'load_images',
-    'load_model',
-    'optimize',
-    'predict',
-    'push_folders',
-    'push_onnx',
-    'push_to_hub',
-    'read_labelled',
-    'train',
-]
+__all__ = sorted(_PUBLIC)
 
 _registration.install()
 
