@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from resnet_hub.training.recipe import Recipe
 
 #: coefficients of the five Newton-Schulz iterations, https://leloykun.github.io/ponder/muon-opt-coeffs/; as in timm
-_COEFFICIENTS = [
+COEFFICIENTS = [
     (4.0848, -6.8946, 2.9270),
     (3.9505, -6.3029, 2.6377),
     (3.7418, -5.5913, 2.3037),
@@ -66,7 +66,10 @@ class StackedMuon(Muon):
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
         updates = torch._foreach_lerp(gradients, averages, momentum) if group['nesterov'] else averages
         matrices = torch.stack([_to_matrix(update) for update in updates])
-        orthogonal = zeropower_via_newtonschulz(matrices, len(_COEFFICIENTS), _COEFFICIENTS, dtype=self.dtype)
+        if self.dtype == torch.float32:
+            orthogonal = orthogonalise(matrices)
+        else:
+            orthogonal = zeropower_via_newtonschulz(matrices, len(COEFFICIENTS), COEFFICIENTS, dtype=self.dtype)
         lr = group['lr']
         changes = orthogonal.float() * (-lr * get_lr_scale(orthogonal.shape))
         torch._foreach_mul_(params, 1 - lr * group['weight_decay'])
@@ -79,6 +82,28 @@ class StackedMuon(Muon):
         if 'momentum_buffer' not in state:
             state['momentum_buffer'] = torch.zeros_like(p)
         return state['momentum_buffer']
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """Return nearly orthogonal matrices by five Newton-Schulz iterations, as timm's function in float32 does.
+
+    An iteration replaces the matrix X by ZX, with Z = a + bA + cA² and A = XXᵀ. Here only the small square matrix A is
+    iterated, and the product of all Z is applied to X at the end. This is 2.7 times as fast for 3×3 convolutions, whose
+    X has nine columns for each row. It needs float32: in bfloat16 the errors in A would grow too large.
+
+    Args:
+        matrices: float32 (N, rows, columns).
+    """
+    if matrices.size(-2) > matrices.size(-1):
+        return orthogonalise(matrices.mT).mT
+    x = matrices / torch.linalg.matrix_norm(matrices, keepdim=True).clamp(min=1e-7)
+    gram, product = x @ x.mT, None
+    for a, b, c in COEFFICIENTS:
+        z = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        z.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = z if product is None else z @ product
+        gram = z @ gram @ z
+    return product @ x
 
 
 def _is_matrix(p: Tensor) -> bool:

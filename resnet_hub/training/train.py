@@ -26,6 +26,7 @@ from resnet_hub.training.task import Task, known_dataset, split, usual_size
 from resnet_hub.training.trainer import Trainer
 from resnet_hub.utils.distributed import choose_device, first_goes_first, world_size
 from resnet_hub.utils.errors import InputError, ResnetHubError, did_you_mean
+from resnet_hub.utils.memory import keep_freed_memory
 
 CALIBRATION = 300  #: about this number of training images sets the ranges of a teacher in int8
 
@@ -94,7 +95,7 @@ def train(
         trainer.load(output / CHECKPOINT_FILE)
     run = Run(trainer, held_out.to(where), output)
     run.begin()
-    with _fixed_shapes():
+    with _fixed_shapes(), keep_freed_memory():
         run.epochs()
     return output
 

@@ -7,11 +7,19 @@ import timm
 import torch
 import torch.nn.functional as F
 from timm.optim import create_optimizer_v2
+from timm.optim.muon import zeropower_via_newtonschulz
 from timm.scheduler import create_scheduler_v2
 from torch import nn
 
 from resnet_hub import Recipe
-from resnet_hub.training.optimizer import Average, average_share, learning_rate, make_optimizer
+from resnet_hub.training.optimizer import (
+    COEFFICIENTS,
+    Average,
+    average_share,
+    learning_rate,
+    make_optimizer,
+    orthogonalise,
+)
 
 
 def steps(model, optimizer, count):
@@ -52,6 +60,16 @@ def test_muon_in_float32_makes_singular_values_alike():
     optimizer.step()
     values = torch.linalg.svdvals(before - model.weight.detach()) / (0.1 * 0.2 * 24**0.5)
     assert values.min() > 0.7 and values.max() < 1.3
+
+
+@pytest.mark.parametrize('shape', [(3, 16, 144), (2, 64, 16), (1, 32, 32)], ids=str)
+def test_orthogonalisation_is_timms_in_float64(shape):
+    """Matrices with singular values from 1 to 1e-4, where the error of bfloat16 is a tenth."""
+    generator = torch.Generator().manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(shape, generator=generator), full_matrices=False)
+    matrices = u * torch.logspace(0, -4, u.shape[-1]) @ v
+    expected = zeropower_via_newtonschulz(matrices.double(), 5, COEFFICIENTS, dtype=torch.float64)
+    assert (orthogonalise(matrices) - expected).norm() < 1e-3 * expected.norm()
 
 
 def test_a_classifier_of_three_classes_is_no_matrix_for_muon():
