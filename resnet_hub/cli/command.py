@@ -22,6 +22,19 @@ def add_command(
     return command
 
 
+class _NoOption(argparse.Action):
+    """Says that a model is not given by an option."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None) -> None:
+        parser.error(f'give the model without {option}: {parser.prog} {values} …')
+
+
+def add_models(command: argparse.ArgumentParser, help: str) -> None:
+    """Add the arguments MODEL …. --model, the option of `predict`, is refused with a hint."""
+    command.add_argument('models', nargs='+', metavar='MODEL', help=help)
+    command.add_argument('--model', action=_NoOption, help=argparse.SUPPRESS)
+
+
 def add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument('--device', help='cpu, cuda, cuda:1, …; default: a CUDA GPU if there is one')
 

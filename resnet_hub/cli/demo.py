@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from resnet_hub.cli.command import add_command
+from resnet_hub.cli.command import add_command, add_models
 from resnet_hub.cli.output import print_json
 
 
@@ -22,9 +22,7 @@ def add(commands: Any) -> None:
             'demo local-dir:runs/mine -o page/ --data cifar10/',
         ],
     )
-    command.add_argument(
-        'models', nargs='+', metavar='MODEL', help='one or two models with weights, or ONNX files of resnet-hub export'
-    )
+    add_models(command, 'one or two models with weights, or ONNX files of resnet-hub export')
     command.add_argument('-o', '--output', required=True, metavar='DIR', help='the folder to write')
     command.add_argument(
         '--data',

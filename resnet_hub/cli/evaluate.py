@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from resnet_hub.cli.command import add_backend, add_command, add_device
+from resnet_hub.cli.command import add_backend, add_command, add_device, add_models
 from resnet_hub.cli.output import print_json, print_rows
 from resnet_hub.utils.errors import InputError, ResnetHubError
 
@@ -31,9 +31,7 @@ def add(commands: Any) -> None:
             'evaluate local-dir:runs/mine --data cifar10/ --temperature   # after train --holdout 5000',
         ],
     )
-    command.add_argument(
-        'models', nargs='+', metavar='MODEL', help='the name of a classifier with weights, or an exported file'
-    )
+    add_models(command, 'the name of a classifier with weights, or an exported file')
     command.add_argument(
         '--data',
         metavar='DATA',
@@ -43,9 +41,11 @@ def add(commands: Any) -> None:
     )
     command.add_argument('--dataset', help='cifar10, cifar100 or svhn; default: by the classes of the model')
     command.add_argument(
-        '--split', default='test', choices=('test', 'val', 'train'), help='images to measure on (%(default)s)'
+        '--split', default='test', choices=('test', 'val', 'train'), help='images to measure on (default: %(default)s)'
     )
-    command.add_argument('--batch-size', type=int, default=500, metavar='N', help='images per batch (%(default)s)')
+    command.add_argument(
+        '--batch-size', type=int, default=500, metavar='N', help='images per batch (default: %(default)s)'
+    )
     command.add_argument('--bf16', action='store_true', help='bfloat16 autocast; default: float32')
     command.add_argument('--per-class', action='store_true', help='show the accuracy by class')
     command.add_argument(

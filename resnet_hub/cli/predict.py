@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+from pathlib import Path
 from typing import Any
 
 from resnet_hub.cli.command import add_backend, add_command, add_device
@@ -29,10 +30,16 @@ def add(commands: Any) -> None:
         'images', nargs='+', metavar='IMAGE', help='image files, or folders of them; - reads one from standard input'
     )
     command.add_argument(
-        '--model', default='cifar_resnet20.cifar10', help='any model with weights, or an exported file (%(default)s)'
+        '--model',
+        default='cifar_resnet20.cifar10',
+        help='any model with weights, or an exported file (default: %(default)s)',
     )
-    command.add_argument('--topk', type=int, default=5, metavar='K', help='number of classes to show (%(default)s)')
-    command.add_argument('--batch-size', type=int, default=256, metavar='N', help='images per batch (%(default)s)')
+    command.add_argument(
+        '--topk', type=int, default=5, metavar='K', help='number of classes to show (default: %(default)s)'
+    )
+    command.add_argument(
+        '--batch-size', type=int, default=256, metavar='N', help='images per batch (default: %(default)s)'
+    )
     command.add_argument('--json', action='store_true', help='print JSON, for programs')
     add_backend(command)
     add_device(command)
@@ -49,6 +56,8 @@ def _run(args: argparse.Namespace) -> int:
 
     images: list[Any] = []
     for path in args.images:
+        if _is_model(path):
+            raise InputError(f'{path} is a model, not an image: write --model {path}')
         images += [_standard_input()] if path == '-' else find_images([path])
     model = load_model(args.model, args.device, args.backend)
     failed, answers = 0, []
@@ -65,6 +74,14 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         print_json([prediction.to_dict() for prediction in answers])
     return 2 if failed else 0
+
+
+def _is_model(text: str) -> bool:
+    from resnet_hub.runtimes.formats import format_of
+    from resnet_hub.tables.architectures import ARCHITECTURES
+
+    is_name = text.startswith(('local-dir:', 'hf-hub:')) or text.partition('.')[0] in ARCHITECTURES
+    return bool(format_of(text)) or (is_name and not Path(text).exists())
 
 
 def _standard_input() -> io.BytesIO:

@@ -32,7 +32,7 @@ class Constants:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     label_names: tuple[str, ...] = ()
-    normalisation: str = ''  #: 'catalog', 'file', 'given', 'config' or 'assumed'
+    normalisation: str = ''  #: 'published', 'file', 'given', 'config' or 'assumed'
     dataset: str | None = None
     assumptions: tuple[Assumption, ...] = ()
 
@@ -119,7 +119,7 @@ def find_constants(
             'and give --mean and --std'
         )
     found_in: dict[str, tuple[Numbers | None, Numbers | None]] = {
-        'catalog': WEIGHTS[weights].normalisation if weights else (None, None),
+        'published': WEIGHTS[weights].normalisation if weights else (None, None),
         'file': (found.mean, found.std),
         'given': (mean, std),
         'config': (None, None) if known else (config.mean, config.std),

@@ -226,7 +226,7 @@ def _parquet(path: Path, split: str, row: Dataset | None) -> LabelledImages | No
     try:
         import pyarrow as pa
     except ImportError as error:
-        raise MissingExtraError('pyarrow', 'train') from error
+        raise MissingExtraError('pyarrow', 'data') from error
     try:
         image, label, classes = _columns(files[0], row)
         items = _ParquetItems([str(file) for file in files], image)

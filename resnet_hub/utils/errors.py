@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -34,6 +36,17 @@ class MissingExtraError(ResnetHubError, ImportError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the end of an error message, which suggests the known names closest to `name`; '' if none is close."""
-    near = get_close_matches(name, list(known), n=4)
-    return f'; did you mean {", ".join(near)}?' if near else ''
+    """Return the end of an error message, which suggests the known names closest to `name`; '' if none is close.
+
+    Names that differ only in their numbers come first, the nearest number before the others.
+    """
+    near = sorted(get_close_matches(name, list(known), n=20), key=lambda other: _distance(name, other))
+    return f'; did you mean {", ".join(near[:4])}?' if near else ''
+
+
+def _distance(name: str, other: str) -> float:
+    """Return how far apart the numbers of two names are; infinity if the names differ in something else."""
+    if re.sub(r'\d+', '#', name) != re.sub(r'\d+', '#', other):
+        return math.inf
+    pairs = zip(re.findall(r'\d+', name), re.findall(r'\d+', other), strict=True)
+    return sum(abs(int(one) - int(two)) for one, two in pairs)

@@ -13,7 +13,7 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 except ImportError:
-    raise MissingExtraError('matplotlib', 'train') from None
+    raise MissingExtraError('matplotlib', 'plot') from None
 
 
 def plot_history(history: list[dict[str, float]], path: str | Path, title: str = '') -> None:

@@ -33,7 +33,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def architectures() -> str:
     return table(
-        ('architecture', 'block', 'blocks', 'widths', 'parameters', 'paper'),
+        ('architecture', 'block', 'layers', 'widths', 'parameters', 'paper'),
         (
             (
                 f'`{name}`',

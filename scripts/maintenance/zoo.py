@@ -52,11 +52,6 @@ class Point(NamedTuple):
     cost: int  #: multiply-adds
     top1: float
 
-    @property
-    def label(self) -> str:
-        """The short name in the picture: resnet20, preact20, wide28_10."""
-        return self.architecture.removeprefix('cifar_').replace('_resnet', '')
-
 
 def points() -> list[Point]:
     """Return what is to be drawn: the rows of the table of weights for the panels' data sets."""
@@ -134,13 +129,13 @@ def _label(axes: Axes, shown: list[Point]) -> None:
         if point.publisher == RESNET_HUB.name or point in best:
             colour, weight = MARKS[point.publisher][2], 'normal' if point in best else 'bold'
             texts[point] = axes.annotate(
-                point.label,
+                point.architecture,
                 (point.cost, point.top1),
                 (0, 0),
                 textcoords='offset points',
                 horizontalalignment='center',
                 verticalalignment='center',
-                fontsize=8.5,
+                fontsize=7.5,
                 color=colour,
                 fontweight=weight,
                 arrowprops={'arrowstyle': '-', 'color': colour, 'linewidth': 0.5, 'shrinkB': 5},

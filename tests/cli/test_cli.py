@@ -13,6 +13,9 @@ from resnet_hub.tables.weights import WEIGHTS
 REFUSED = [
     ('predict gone.png', 2, 'gone.png: no such file'),
     ('predict gone.png --model cifar_resnet2O', 2, "unknown model 'cifar_resnet2O'; did you mean cifar_resnet"),
+    ('predict gone.png --model cifar_resnet21', 2, 'did you mean cifar_resnet20, cifar_resnet18'),
+    ('predict cifar_resnet20.cifar10 gone.png', 2, 'is a model, not an image: write --model cifar_resnet20.cifar10'),
+    ('predict net.onnx gone.png', 2, 'net.onnx is a model, not an image'),
     ('predict gone.png --model cifar_resnet20.cifar11', 2, 'did you mean cifar_resnet20.cifar10'),
     ('predict gone.png --model cifar_resnet101', 2, 'cifar_resnet101 has no pretrained weights'),
     ('predict gone.png --model local-dir:nowhere', 2, 'Config file not found: nowhere/config.json'),
@@ -80,3 +83,11 @@ def test_the_program_and_the_module():
         assert done.returncode == 0 and '1,210,410' in done.stdout and not done.stderr
     done = subprocess.run([installed, 'predict'], capture_output=True, text=True)
     assert done.returncode == 2 and 'required: IMAGE' in done.stderr
+
+
+def test_evaluate_takes_no_model_option(capsys):
+    from resnet_hub.cli import main
+
+    with pytest.raises(SystemExit, match='2'):
+        main(['evaluate', '--model', 'cifar_resnet20.cifar10', '--data', 'cifar10/'])
+    assert 'give the model without --model: resnet-hub evaluate cifar_resnet20.cifar10 …' in capsys.readouterr().err

@@ -438,7 +438,7 @@ def test_a_picture_needs_matplotlib(two_sets, command, monkeypatch):
     monkeypatch.setitem(sys.modules, 'matplotlib.colors', None)
     root, models = two_sets
     done = command('evaluate', models[0], '--data', root, '--confusion', 'c.png', expect=1)
-    assert "pip install -e '.[train]'" in done.err and not done.out
+    assert "pip install -e '.[plot]'" in done.err and not done.out
 
 
 # ---------------------------------------------------------------------------------------------------------- recipes

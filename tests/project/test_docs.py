@@ -121,7 +121,7 @@ def assert_legible(figure, points) -> None:
         cheapest_first = sorted(others, key=lambda point: point.cost)
         best = {max(others, key=lambda point: point.top1), max(cheapest_first[:1], key=lambda point: point.top1)}
         names = [text.get_text() for text in axes.texts]
-        assert {point.label for point in (*ours, *best)} <= {*names} and len(names) >= len(ours) + 5
+        assert {point.architecture for point in (*ours, *best)} <= {*names} and len(names) >= len(ours) + 5
         boxes = [Text.get_window_extent(text) for text in axes.texts]  # without the line to a mark
         for number, box in enumerate(boxes):
             assert not box.count_overlaps(boxes[:number]), names[number]
