@@ -70,22 +70,37 @@ def _mappings(tree: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
         if isinstance(node, Mapping) and 'param_groups' in node:
             continue
         items = list(node.items() if isinstance(node, Mapping) else enumerate(node))
-        tensors = {k: v.detach() for k, v in items if isinstance(k, str) and isinstance(v, Tensor)}
+        tensors = {_complete(k): v.detach() for k, v in items if isinstance(k, str) and isinstance(v, Tensor)}
         if tensors:
             yield path, tensors
         stack.extend((f'{path}.{k}'.lstrip('.'), v) for k, v in reversed(items) if isinstance(k, (str, int)))
 
 
+def _complete(key: str) -> str:
+    """Return the key of a tensor. szagoruyko's functions name a convolution without ".weight"."""
+    return f'{key}.weight' if re.fullmatch(r'(?:.*\.)?conv(?:\d|dim)', key) else key
+
+
 def _networks(path: str, tensors: dict[str, Tensor]) -> Iterator[StateDict]:
-    """Yield the networks of one mapping: one for every prefix that is followed by the names of residual blocks."""
+    """Yield the networks of one mapping: one for every prefix that is followed by the names of residual blocks.
+
+    A prefix under which all tensors are those of another prefix is only a second name of the same network.
+    """
     places = [parse_block(key.rpartition('.')[0]) for key, tensor in tensors.items() if tensor.ndim == 4]
-    prefixes = sorted({place.prefix for place in places if place})
+    prefixes = sorted({place.prefix for place in places if place}, key=lambda prefix: (len(prefix), prefix))
+    owned: dict[str, dict[str, Tensor]] = {}
+    known: set[tuple[Any, ...]] = set()
     for prefix in prefixes:
         longer = tuple(other for other in prefixes if len(other) > len(prefix))
-        own = {key: tensor for key, tensor in tensors.items() if not key.startswith(longer)}
-        if len(prefixes) > 1:  # leave out tensors that belong to none of the networks
-            own = {key: tensor for key, tensor in own.items() if key.startswith(prefix)}
-        yield StateDict('.'.join(filter(None, (path, prefix.rstrip('.')))), prefix, own)
+        own = {key: t for key, t in tensors.items() if key.startswith(prefix) and not key.startswith(longer)}
+        identities = {(t.data_ptr() or key, t.shape) for key, t in own.items()}
+        if identities <= known:
+            tensors = {key: t for key, t in tensors.items() if key not in own}
+        else:
+            owned[prefix] = own
+            known |= identities
+    for prefix, own in owned.items():  # if there is only one, all tensors belong to it
+        yield StateDict('.'.join(filter(None, (path, prefix.rstrip('.')))), prefix, own if len(owned) > 1 else tensors)
 
 
 def _refuse_unknown(names: list[str]) -> NoReturn:

@@ -85,12 +85,13 @@ def take_input_constants(
     stds = [key for key, name in names.items() if re.fullmatch(INPUT_STD, name)]
     if not means and not stds:
         return tensors, (), ()
-    if len(means) != 1 or len(stds) != 1 or tensors[means[0]].numel() != tensors[stds[0]].numel():
+    values = [{tuple(map(float, tensors[key].double().flatten())) for key in keys} for keys in (means, stds)]
+    if [len(found) for found in values] != [1, 1] or len(min(values[0])) != len(min(values[1])):
         refuse_tensor(*next((key, tensors[key].shape) for key in (means or stds)))
-    mean, std = (tuple(map(float, tensors[key].double().flatten())) for key in (means[0], stds[0]))
+    (mean,), (std,) = values
     if not all(0 <= value <= 1 for value in mean) or not all(0.05 < value <= 1 for value in std):
         refuse(f'{show(means[0])} and {show(stds[0])} are not the mean and std of pixels from 0 to 1: {OTHER}')
-    return {key: tensor for key, tensor in tensors.items() if key not in (means[0], stds[0])}, mean, std
+    return {key: tensor for key, tensor in tensors.items() if key not in (*means, *stds)}, mean, std
 
 
 def fold_biases(renamed: Renamed, network: Network) -> tuple[Renamed, list[str]]:

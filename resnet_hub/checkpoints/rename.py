@@ -91,7 +91,9 @@ def rename(tensors: Mapping[str, Tensor], prefix: str) -> Renamed:
     for module, native in names.items():
         if native in taken:
             keys = [next(key for key in tensors if key.rpartition('.')[0] == name) for name in (taken[native], module)]
-            refuse(f'{" and ".join(map(show, keys))} take the same place ({native}): remove one of them; {OTHER}')
+            refuse(
+                f'{" and ".join(map(show, keys))} take the same place ({native}): {OTHER}, or remove the one that it does not use'
+            )
         taken[native] = module
     sources = {f'{names[key.rpartition(".")[0]]}.{key.rpartition(".")[2]}': key for key in tensors}
     return Renamed(family, {native: tensors[key] for native, key in sources.items()}, sources)
@@ -175,7 +177,7 @@ def _check_first(number: int, layer: _Layer, names: list[str], what: str) -> Non
     counted = chain.from_iterable(
         re.findall(rf'^{re.escape(layer.place.prefix + spelled)}(\d+)', name) for name in names
     )
-    gap = 3 if spelled.endswith('.') else 1  # in a list, an activation and an identity may be in between
+    gap = 3 if f'.{spelled}'.endswith('.') else 1  # in a list, an activation and an identity may be in between
     follows = any(number - gap <= int(found) < number for found in counted)
     first = 2 if re.fullmatch(FROM_2, spelled, re.IGNORECASE) else 1
     if number > first and not follows:

@@ -28,6 +28,7 @@ BLOCKS = [
         # one list of all blocks, whose widths show the stages
         rf'{_LIST}\.{_UNIT}(?P<index>\d+)\.',  # blocks.0.
         rf'(?:block|layer|unit|{_RES})_?(?P<index>\d+)\.',  # block3.
+        r'(?P<stage>\d+)\.(?P<index>\d+)\.',  # 4.0., in an nn.Sequential of the children of a network
     )
 ]
 
@@ -45,7 +46,7 @@ SEQUENTIAL = r'(?:residual_function|residual|left|main|main_path|branch|body|lay
 #: inside a block: the convolution (place 0, conv or none) and the norm (place 1, bn …) of the projection
 SHORTCUT = (
     r'(?:shortcut|short_cut|convShortcut|conv_shortcut|shortcut_conv|shortcut_bn|bn_shortcut|shortcut_norm'
-    r'|downsample|down_sample|downsampling|downsample_conv|downsample_bn|identity_conv|identity_bn|identity_downsample'
+    r'|downsample|identity|convdim|down_sample|downsampling|downsample_conv|downsample_bn|identity_conv|identity_bn|identity_downsample'
     r'|skip|skip_conv|skip_bn|skip_connection|proj|projection|conv_?sc|bn_?sc|conv_?res|bn_?res)'
     r'(?:\.(?P<place>0|1|conv|bn|norm|conv1|bn1))?'
 )
@@ -55,17 +56,15 @@ STEM = (
     r'.*(?:conv|stem|init|input|first|prep|root|entry|head).*|(?:features|layers?|net)[._]?\d+(?:\.\d+)?|\d+(?:\.\d+)?'
 )
 STEM_NORM = r'.*(?:bn|norm).*|.*[._]\d+|\d+'
-FINAL_NORM = (
-    r'(?:bn\d?|norm\d?|post_activ\.bn|(?:final|last|post|out)_?(?:bn|norm)|(?:bn|norm)_?(?:final|last|out|end))'
-)
+FINAL_NORM = r'(?:bn\d?|norm\d?|batch_?norm|post_activ\.bn|(?:final|last|post|out)_?(?:bn|norm)|(?:bn|norm)_?(?:final|last|out|end))'
 CLASSIFIER = (
     r'(?:fc|fc\d|linear|linear\d|classifier|output|out|head|heads?\.fc|logits|last_linear|last_layer|dense'
-    r'|fully_connected|final|final_fc|fc_out|output_layer|out_layer|cls)(?:\.(?:\d|fc|linear))?'
+    r'|\d|fully_connected|final|final_fc|fc_out|output_layer|out_layer|cls)(?:\.(?:\d|fc|linear))?'
 )
 
 #: constants of a layer before the stem that normalises the input
-INPUT_MEAN = r'(?:.*\.)?(?:mean|means|mu|image_mean|norm_mean|input_mean)'
-INPUT_STD = r'(?:.*\.)?(?:std|stds|sds|sigma|image_std|norm_std|input_std)'
+INPUT_MEAN = r'(?:.*\.)?(?:mean|means|new_mean|mu|image_mean|norm_mean|input_mean)'
+INPUT_STD = r'(?:.*\.)?(?:std|stds|new_std|sds|sigma|image_std|norm_std|input_std)'
 
 #: tensors that no forward pass reads, and what they are
 IGNORED = {
@@ -85,6 +84,7 @@ OTHER_NETWORKS = [
     (r'mask', 'a pruned network whose masks are part of it'),
     (r'weight_[guv]$|_orig|parametrizations', 'reparametrised weights'),
     (r'lora_|adapter', 'adapters'),
+    (r'embedder\.', "transformers' ResNet, which pools after the stem"),
     (r'(?:^|\.)pre\.|residual\.\d', "weiaicunzai's pre-activation code, with its stem norm and biases"),
     (r'(?:downsample|shortcut)\.[12]\.', 'a layer without weights (average pooling?) before a projection'),
     (r'(?:conv\w*|downsample\.0|shortcut\.0)\.bias$', 'a bias that cannot be folded into a norm'),

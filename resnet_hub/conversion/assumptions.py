@@ -2,25 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from resnet_hub.checkpoints.network import Network
 from resnet_hub.checkpoints.recognise import Recognised
 from resnet_hub.checkpoints.refusal import OTHER
-from resnet_hub.conversion.bn_statistics import BatchNormStatistics
+from resnet_hub.conversion.bn_statistics import BatchNormStatistics, Fit
 from resnet_hub.utils.errors import InputError, did_you_mean
 
 SHOWN, CONTRADICTED, UNKNOWN = 'shown', 'contradicted', 'unknown'
 
+
+class _Row(NamedTuple):
+    """An assumption, and the hypothesis about the BatchNorm statistics that shows it."""
+
+    text: str
+    applies: Callable[[Network], bool] = lambda network: True
+    test: Callable[[BatchNormStatistics], Fit] = lambda statistics: Fit('', 'nothing in the file shows it')
+    expected: str = ''
+
+
 #: the assumptions by name; `--assume` takes these names
 NAMES = {
-    'relu': 'the activations are ReLU',
-    'bare-stem': 'nothing (no max pooling) stands between the stem and the blocks',
-    'option-a': 'shortcuts without tensors are of option A: half of the zero channels come before the others, half after them',
-    'activated-projections': 'projections read the activated input',
-    'stride-in-3x3': 'the stride of a bottleneck is in its 3×3 convolution',
-    'usual-layers': 'every stage but the first has stride 2, the stem is padded by 1, branches are added unscaled, the '
-    'pooling is average pooling, and the norms have eps 1e-5',
+    'relu': _Row('the activations are ReLU', test=BatchNormStatistics.activation, expected='ReLU'),
+    'bare-stem': _Row(
+        'nothing (no max pooling) stands between the stem and the blocks',
+        lambda network: not network.family.norm_first,
+        BatchNormStatistics.stem,
+        'the bare stem',
+    ),
+    'option-a': _Row(
+        'shortcuts without tensors are of option A: half of the zero channels come before the others, half after them',
+        lambda network: network.shortcut_type == 'A',
+        BatchNormStatistics.padding,
+        'centre',
+    ),
+    'activated-projections': _Row(
+        'projections read the activated input',
+        lambda network: network.family.norm_first and network.shortcut_type == 'B',
+        BatchNormStatistics.projection,
+        'activated',
+    ),
+    'stride-in-3x3': _Row(
+        'the stride of a bottleneck is in its 3×3 convolution', lambda network: network.block == 'bottleneck'
+    ),
+    'usual-layers': _Row(
+        'every stage but the first has stride 2, convolutions are padded by 1, branches are added unscaled, the pooling '
+        'is average pooling, and the norms have eps 1e-5'
+    ),
 }
 _OTHERS = {
     'end': 'shortcuts are padded at the end of the channels',
@@ -29,6 +61,16 @@ _OTHERS = {
     'raw': 'projections read the raw input',
     'a pooled stem': 'something (max pooling?) stands between the stem and the blocks',
 }
+#: code that is known by names of its tensors: a pattern, the assumption that it contradicts, and what it does instead
+_KNOWN_CODE = [
+    (r'.*\.conv_a\.weight', 'option-a', 'the names are those of D-X-Y/ResNeXt-DenseNet', 'end'),
+    (
+        r'.*\.batchnorm_0\.weight',
+        'usual-layers',
+        "the names are those of DeepMind's adversarial_robustness",
+        'convolutions of stride 2 are padded only at the end',
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -45,39 +87,31 @@ class Assumption:
 
 
 def list_assumptions(found: Recognised, weights: str | None = None) -> list[Assumption]:
-    """Return the assumptions about a file, and what its BatchNorm statistics show about them.
+    """Return the assumptions about a file, and what its BatchNorm statistics and its names show about them.
 
     Args:
         found: the network of the file.
         weights: name of the published weights if the file is one of them. Their code is known, and shows everything.
     """
-    network = found.network
-    statistics = None if weights else BatchNormStatistics(network, found.state_dict)
-    names = ['relu']
-    names += [] if network.family.norm_first else ['bare-stem']
-    names += ['option-a'] if network.shortcut_type == 'A' else []
-    names += ['activated-projections'] if network.family.norm_first and network.shortcut_type == 'B' else []
-    names += ['stride-in-3x3'] if network.block == 'bottleneck' else []
-    return [_judge(name, statistics, weights) for name in [*names, 'usual-layers']]
+    rows = {name: row for name, row in NAMES.items() if row.applies(found.network)}
+    if weights:
+        return [Assumption(name, row.text, SHOWN, f'the file is {weights}') for name, row in rows.items()]
+    statistics = BatchNormStatistics(found.network, found.state_dict)
+    return [_judge(name, row.test(statistics), found) for name, row in rows.items()]
 
 
-def _judge(name: str, statistics: BatchNormStatistics | None, weights: str | None) -> Assumption:
-    text = NAMES[name]
-    if statistics is None:
-        return Assumption(name, text, SHOWN, f'the file is {weights}')
-    tests = {
-        'relu': ('ReLU', statistics.activation),
-        'bare-stem': ('the bare stem', statistics.stem),
-        'option-a': ('centre', statistics.padding),
-        'activated-projections': ('activated', statistics.projection),
-    }
-    if name not in tests:
-        return Assumption(name, text, UNKNOWN, 'nothing in the file shows it')
-    expected, test = tests[name]
-    fit = test()
+def _judge(name: str, fit: Fit, found: Recognised) -> Assumption:
+    text, _, _, expected = NAMES[name]
+    if not fit.best:
+        code = [
+            row
+            for row in _KNOWN_CODE
+            if row[1] == name and any(re.fullmatch(row[0], key) for key in found.sources.values())
+        ]
+        fit = Fit(code[0][3], code[0][2]) if code else fit
     if fit.best in ('', expected):
         return Assumption(name, text, SHOWN if fit.best else UNKNOWN, fit.evidence)
-    other = _OTHERS.get(fit.best, f'the activations are {fit.best}, not ReLU')
+    other = f'the activations are {fit.best}, not ReLU' if name == 'relu' else _OTHERS.get(fit.best, fit.best)
     return Assumption(name, text, CONTRADICTED, f'{other}: {fit.evidence}')
 
 

@@ -122,6 +122,8 @@ class BatchNormStatistics:
     @cached_property
     def errors(self) -> dict[str, float]:
         """Return the error of each activation: the median over the channels, in standard deviations."""
+        if not self.pairs:
+            return {}
         return {
             name: float(torch.cat([pair.predict(mean) - pair.seen for pair in self.pairs]).abs().median())
             for name, mean in ACTIVATIONS.items()

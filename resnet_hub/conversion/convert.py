@@ -21,7 +21,7 @@ from resnet_hub.checkpoints.layouts import find_layout, to_layout
 from resnet_hub.checkpoints.read import read
 from resnet_hub.checkpoints.recognise import recognise, separate
 from resnet_hub.conversion.assumptions import Assumption, check_names, list_assumptions, refuse_contradicted
-from resnet_hub.conversion.facts import Constants, find_constants, find_weights, read_config
+from resnet_hub.conversion.facts import Constants, Options, find_constants, find_weights, read_config
 from resnet_hub.conversion.sources import full_name, local_file, public_name
 from resnet_hub.data.sources import load_images
 from resnet_hub.hub.card import make_card
@@ -96,9 +96,9 @@ def convert_checkpoint(
     """
     output, source = Path(output), full_name(source)
     layout = find_layout(to) if to is not None else None
+    options = Options(dataset, mean, std, labels)
     if layout:
-        options = {'dataset': dataset, 'mean': mean, 'std': std, 'labels': labels, 'check': check}
-        if unused := [f'--{name}' for name, value in options.items() if value is not None]:
+        if unused := [f'--{name}' for name, value in {**vars(options), 'check': check}.items() if value is not None]:
             raise InputError(f'--to {to} writes only keys and tensors: leave out {", ".join(unused)}')
         if output.is_dir():
             raise InputError(f'{output} is a directory: with --to, give the file to write')
@@ -136,7 +136,7 @@ def convert_checkpoint(
         _write_file(output, to_layout(state_dict, network, to or ''), container)
         return replace(result, container=container or None)
 
-    constants = find_constants(found, weights, config, dataset, mean, std, labels)
+    constants = find_constants(found, weights, config, options)
     metrics = None
     if check is not None:
         metrics = _measure(found.model, constants, check)

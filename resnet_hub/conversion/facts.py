@@ -26,6 +26,16 @@ Numbers = Sequence[float]
 
 
 @dataclass(frozen=True)
+class Options:
+    """What the user says about the images and classes, see `convert_checkpoint`."""
+
+    dataset: str | None = None
+    mean: Numbers | None = None
+    std: Numbers | None = None
+    labels: str | Path | None = None
+
+
+@dataclass(frozen=True)
 class Constants:
     """Normalisation of the input, label names, and where both come from."""
 
@@ -59,22 +69,14 @@ def read_config(path: Path, sha256: str, network: Network) -> Constants:
     """
     try:
         config = json.loads((path.parent / CONFIG_FILE).read_text(encoding='utf-8'))
-        cfg, args = config['pretrained_cfg'], config.get('model_args') or {}
+        cfg, name, args = config['pretrained_cfg'], config['architecture'], config.get('model_args') or {}
         mean, std = (tuple(map(float, cfg[key])) for key in ('mean', 'std'))
         labels = tuple(map(str, config.get('label_names') or cfg.get('label_names') or ()))
-        classes = config.get('num_classes', cfg.get('num_classes', network.num_classes))
-        architecture, model_args = network.architecture()
-        theirs = {k: tuple(v) if isinstance(v, list) else v for k, v in args.items() if k != 'in_chans'}
-        same = config['architecture'] == architecture and theirs == model_args
+        args = {key: tuple(value) if isinstance(value, list) else value for key, value in args.items()}
+        args.pop('in_chans', None)
         belongs = (
-            (
-                same
-                or (
-                    config['architecture'].startswith(('resnet', 'wide_resnet'))
-                    and config['architecture'] not in ARCHITECTURES
-                )
-            )
-            and classes == network.num_classes
+            ((name, args) == network.architecture() or (name.startswith(_OF_TIMM) and name not in ARCHITECTURES))
+            and config.get('num_classes', cfg.get('num_classes', network.num_classes)) == network.num_classes
             and config.get('sha256', sha256) == sha256
         )
         if not belongs or config.get('normalisation') == 'assumed':
@@ -85,32 +87,27 @@ def read_config(path: Path, sha256: str, network: Network) -> Constants:
         return Constants()
 
 
-def find_constants(
-    found: Recognised,
-    weights: str | None,
-    config: Constants,
-    dataset: str | None,
-    mean: Numbers | None,
-    std: Numbers | None,
-    labels: str | Path | None,
-) -> Constants:
+_OF_TIMM = ('resnet', 'wide_resnet')
+
+
+def find_constants(found: Recognised, weights: str | None, config: Constants, options: Options) -> Constants:
     """Find normalisation and label names.
 
     Args:
         found: the network of the file.
         weights: name of the published weights if the file is one of them.
         config: result of `read_config`.
-        dataset, mean, std, labels: the options, see `convert_checkpoint`. They must not contradict `weights`.
+        options: what the user says. It must not contradict `weights`.
 
     Raises:
         InputError: an option does not fit the network, or the normalisation is unknown.
     """
     network, channels = found.network, found.network.in_chans
-    if weights and dataset not in (None, WEIGHTS[weights].dataset):
-        raise InputError(f'the file is {weights}, which knows {WEIGHTS[weights].dataset}: leave out --dataset')
-    if (mean is None) != (std is None):
+    known = WEIGHTS[weights].dataset if weights else options.dataset
+    if options.dataset not in (None, known):
+        raise InputError(f'the file is {weights}, which knows {known}: leave out --dataset')
+    if (options.mean is None) != (options.std is None):
         raise InputError('give both --mean and --std, or neither')
-    known = WEIGHTS[weights].dataset if weights else dataset
     name = known or _guess_dataset(network, config.label_names)
     row = find_dataset(name) if name else None
     if row and len(row.classes) != network.num_classes:
@@ -118,35 +115,40 @@ def find_constants(
             f'{name} has {len(row.classes)} classes, but the checkpoint has {network.num_classes}: leave out --dataset, '
             'and give --mean and --std'
         )
-    found_in: dict[str, tuple[Numbers | None, Numbers | None]] = {
-        'published': WEIGHTS[weights].normalisation if weights else (None, None),
-        'file': (found.mean, found.std),
-        'given': (mean, std),
-        'config': (None, None) if known else (config.mean, config.std),
-        'given ' if known else 'assumed': (row.mean, row.std) if row and len(row.mean) == channels else (None, None),
-    }
-    origin = next((origin for origin, (value, _) in found_in.items() if value), None)
-    if origin is None:
+    places: list[tuple[str, Numbers | None, Numbers | None]] = [
+        ('published', *(WEIGHTS[weights].normalisation if weights else (None, None))),
+        ('file', found.mean, found.std),
+        ('given', options.mean, options.std),
+        ('config', *((None, None) if known else (config.mean, config.std))),
+        (
+            'given' if known else 'assumed',
+            *((row.mean, row.std) if row and len(row.mean) == channels else (None, None)),
+        ),
+    ]
+    origin, mean, std = next(
+        ((origin, tuple(map(float, mean)), tuple(map(float, std))) for origin, mean, std in places if mean and std),
+        ('', (), ()),
+    )
+    if not origin:
         shape = f'{network.num_classes} classes and {channels} input channels'
         raise InputError(f'the normalisation of a network with {shape} is unknown: give --mean and --std')
-    own_mean, own_std = (tuple(map(float, values or ())) for values in found_in[origin])
-    _check_constants(own_mean, own_std, channels)
-    if mean is not None and std is not None:
-        _check_constants(mean, std, channels)
-        given = (*mean, *std)
-        nothing_before = origin == 'file' and given == (*[0] * channels, *[1] * channels)
-        if not nothing_before and any(abs(a - b) > 1e-3 for a, b in zip(given, own_mean + own_std, strict=True)):
+    _check_constants(mean, std, channels)
+    if options.mean is not None and options.std is not None:
+        _check_constants(options.mean, options.std, channels)
+        given, nothing = (*options.mean, *options.std), (*[0] * channels, *[1] * channels)
+        same = all(abs(a - b) <= 1e-3 for a, b in zip(given, mean + std, strict=True))
+        if not same and not (origin == 'file' and given == nothing):
             what = (
                 f'{weights}, whose images are normalised' if weights else 'a network that normalises its input itself,'
             )
-            raise InputError(f'the file is {what} by mean {own_mean} and std {own_std}: leave out --mean and --std')
+            raise InputError(f'the file is {what} by mean {mean} and std {std}: leave out --mean and --std')
     assumptions = []
     if origin in ('config', 'assumed'):
         evidence = f'by {CONFIG_FILE} beside the file' if origin == 'config' else f'as {name}, by the number of classes'
-        text = f'images are normalised by mean {own_mean} and std {own_std}'
+        text = f'images are normalised by mean {mean} and std {std}'
         assumptions.append(Assumption('normalisation', text, UNKNOWN, f'{evidence}; --mean and --std set them'))
-    if labels is not None:
-        names = _read_labels(Path(labels), network.num_classes)
+    if options.labels is not None:
+        names = _read_labels(Path(options.labels), network.num_classes)
     elif not known and config.label_names:
         names = config.label_names
     else:
@@ -154,7 +156,7 @@ def find_constants(
         if names and not known:
             evidence = 'by the number of classes; --labels or --dataset sets them'
             assumptions.append(Assumption('labels', f'the classes are those of {name}', UNKNOWN, evidence))
-    return Constants(own_mean, own_std, names, origin.strip(), name, tuple(assumptions))
+    return Constants(mean, std, names, origin, name, tuple(assumptions))
 
 
 def _guess_dataset(network: Network, label_names: tuple[str, ...]) -> str | None:
@@ -166,9 +168,7 @@ def _guess_dataset(network: Network, label_names: tuple[str, ...]) -> str | None
 def _check_constants(mean: Numbers, std: Numbers, in_chans: int) -> None:
     for name, values in (('--mean', mean), ('--std', std)):
         if len(values) != in_chans:
-            raise InputError(
-                f'{name} needs {in_chans} numbers, one for each input channel, but {len(values)} were given'
-            )
+            raise InputError(f'{name} needs {in_chans} numbers, one for each input channel, not {len(values)}')
         if not all(math.isfinite(value) and -1 <= value <= 1 for value in values):
             raise InputError(f'{name} must be in units of pixels from 0 to 1, not {tuple(values)}: divide by 255')
     if min(std) <= 0:
@@ -179,11 +179,7 @@ def _read_labels(path: Path, num_classes: int) -> tuple[str, ...]:
     try:
         names = tuple(line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f'cannot read the labels in {path} ({error}): give a text file with one name per line'
-        ) from error
+        raise InputError(f'cannot read the labels in {path} ({error}): give a text file, one name per line') from error
     if len(names) != num_classes:
-        raise InputError(
-            f'{path} has {len(names)} labels, but the checkpoint has {num_classes} classes: give one name per line'
-        )
+        raise InputError(f'{path} has {len(names)} labels, but the checkpoint has {num_classes} classes')
     return names

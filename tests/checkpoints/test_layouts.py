@@ -154,6 +154,30 @@ def test_a_head_outside_of_the_backbone() -> None:
     assert recognise({'model.' + key: t for key, t in state.items()}).network.architecture()[0] == 'cifar_resnet8'
 
 
+def test_a_second_name_of_the_same_tensors_is_no_second_network() -> None:
+    """As in MadryLab/robustness, whose attacker holds the model too."""
+    state, constants = CifarResNet('basic', (1, 1, 1), (4, 8, 16)).state_dict(), torch.full((3, 1, 1), 0.5)
+    names = ('module.model', 'module.attacker.model')
+    tree = {f'{name}.{key}': tensor for name in names for key, tensor in state.items()}
+    tree |= {f'module.{name}.new_{what}': constants for name in ('n', 'attacker.n') for what in ('mean', 'std')}
+    found = recognise({'model': tree})
+    assert found.mean == (0.5, 0.5, 0.5) and len(found.dropped) == len(state)
+    with pytest.raises(InputError, match='2 networks'):
+        recognise({key: tensor.clone() for key, tensor in tree.items()})
+
+
+def test_szagoruykos_convolutions_have_no_weight_in_their_names() -> None:
+    state = respell(
+        shapes('wide_resnet16_2'),
+        (r'layer(\d)\.(\d)', lambda m: f'group{int(m[1]) - 1}.block{m[2]}'),
+        (r'(conv|bn)(\d)', lambda m: f'{m[1]}{int(m[2]) - 1}'),
+        (r'downsample\.0', 'convdim'),
+        (r'^norm', 'bn'),
+        (r'(conv.*)\.weight', r'\1'),
+    )
+    assert recognise(state).network.architecture() == ('wide_resnet16_2', {})
+
+
 def test_an_optimiser_that_remembers_tensors_is_no_network() -> None:
     momentum = {number: {'momentum_buffer': tensor} for number, tensor in enumerate(shapes('cifar_resnet8').values())}
     tree = {'model': shapes('cifar_resnet14'), 'optimizer': {'state': momentum, 'param_groups': [{'lr': 0.1}]}}
@@ -223,6 +247,12 @@ SPELLINGS: dict[str, tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...
         (r'^conv1', 'layers.0'),
         (r'^bn1', 'layers.1'),
         (r'layer(\d)', lambda m: f'layers.{int(m[1]) + 2}'),
+    ),
+    'children of a network': (
+        (r'^conv1', 'f.0'),
+        (r'^bn1', 'f.1'),
+        (r'layer(\d)', lambda m: f'f.{int(m[1]) + 3}'),
+        (r'^fc', '1'),
     ),
     'stages of blocks': ((r'layer(\d)\.', lambda m: f'stages.{int(m[1]) - 1}.blocks.'),),
     'one list of blocks': ((r'(layer\d)\.(\d)', lambda m: f'blocks.{FLAT[m[1]] + int(m[2])}'),),

@@ -137,6 +137,25 @@ def test_young_statistics_contradict_nothing(name: str, args: dict[str, object])
             assert 'contradicted' not in {item.outcome for item in assumptions(model.state_dict()).values()}, step
 
 
+BATCH = {'conv': 'conv', 'bn': 'batchnorm'}
+
+
+def test_names_show_code_that_is_known() -> None:
+    deepmind = {
+        re.sub(r'\.(conv|bn)(\d)', lambda m: f'.{BATCH[m[1]]}_{int(m[2]) - 1}', key): tensor
+        for key, tensor in timm.create_model('wide_resnet16_2').state_dict().items()
+    }
+    ends = {
+        re.sub(r'(conv|bn)(\d)', lambda m: f'{m[1]}_{"ab"[int(m[2]) - 1]}', key) if 'layer' in key else key: tensor
+        for key, tensor in timm.create_model('cifar_resnet20', **A).state_dict().items()
+    }
+    assert 'padded only at the end' in assumptions(deepmind)['usual-layers'].evidence
+    assert 'padded at the end of the channels: the names are' in assumptions(ends)['option-a'].evidence
+    for state in (deepmind, ends):
+        with pytest.raises(InputError, match='the names are those of'):
+            refuse_contradicted([*assumptions(state).values()])
+
+
 def test_weights_that_were_pruned_afterwards_contradict_nothing() -> None:
     torch.manual_seed(0)
     for args in ({}, A):
@@ -147,7 +166,7 @@ def test_weights_that_were_pruned_afterwards_contradict_nothing() -> None:
         assert 'contradicted' not in {item.outcome for item in assumptions(state).values()}
 
 
-def test_random_statistics_show_nothing() -> None:
+def test_random_and_new_statistics_show_nothing() -> None:
     for cls in (CifarResNet, PreActResNet):
         for shortcut_type in 'AB':
             narrow = [cls('basic', (1, 1, 1), (4, 8, 12), shortcut_type=shortcut_type) for _ in range(8)]
@@ -156,6 +175,9 @@ def test_random_statistics_show_nothing() -> None:
             for seed, model in enumerate((wider, *narrow)):
                 items = assumptions(randomise(model, seed).state_dict())
                 assert {item.outcome for item in items.values()} == {'unknown'}
+            assert {
+                item.outcome for item in assumptions(wider.__class__('basic', (1, 1, 1)).state_dict()).values()
+            } == {'unknown'}
 
 
 def test_assume_overrides_what_the_statistics_show(tmp_path: Path) -> None:
