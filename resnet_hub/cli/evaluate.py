@@ -139,15 +139,17 @@ class _Models:
     """
 
     def __init__(self, args: argparse.Namespace, device: str, read: bool) -> None:
+        from resnet_hub.inference.evaluate import find_source
+
         self.args, self.device = args, device
         self.read: dict[Any, Any] = {}
         for name in args.models if read else ():
             with _about(name):
                 cfg = _configuration(name)
-                if cfg and not args.data:
-                    self.source(cfg)
-                elif cfg:
+                if cfg and args.data:
                     self.images(cfg)
+                elif cfg:
+                    find_source(cfg, None, args.dataset)
 
     def load(self, name: str) -> Any:
         from resnet_hub.registry.loading import load_model
@@ -156,28 +158,13 @@ class _Models:
         with first_goes_first():
             return load_model(name, self.device, self.args.backend)
 
-    def source(self, cfg: dict[str, Any]) -> tuple[str, str | None]:
-        """Return what to read for a model, and the known data set that it must be."""
-        from resnet_hub.inference.evaluate import dataset_of
-
-        if not self.args.data:
-            name = dataset_of(cfg, self.args.dataset)
-            return name, name
-        if self.args.dataset:
-            return self.args.data, dataset_of(cfg, self.args.dataset)
-        try:
-            dataset = dataset_of(cfg)
-        except InputError:  # it is of another data set, which --data may hold
-            return self.args.data, None
-        return self.args.data, dataset if (Path(self.args.data) / dataset).is_dir() else None
-
     def images(self, cfg: dict[str, Any], split: str | None = None) -> Any:
         """Return the images for a model whose `pretrained_cfg`, with the number of classes, is given."""
         from resnet_hub.data.sources import read_labelled
-        from resnet_hub.inference.evaluate import match_labels
+        from resnet_hub.inference.evaluate import find_source, match_labels
         from resnet_hub.utils.distributed import first_goes_first
 
-        source, dataset = self.source(cfg)
+        source, dataset = find_source(cfg, self.args.data, self.args.dataset)
         key = source, dataset, split or self.args.split
         if key not in self.read:
             with first_goes_first():

@@ -30,17 +30,21 @@ def add(commands: Any) -> None:
     )
     command.add_argument('--int8', action='store_true', help='quantise to 8 bits; needs --calibrate')
     command.add_argument(
-        '--calibrate', metavar='DATA', help='a folder with train-*.parquet or with pictures: sets the ranges for int8'
+        '--calibrate',
+        metavar='DATA',
+        help='training images in any format that evaluate reads, or pictures: set the ranges for int8',
     )
     command.add_argument(
-        '--check', metavar='DATA', help='a folder with test-*.parquet: measure the accuracy of the file on it'
+        '--check',
+        metavar='DATA',
+        help='test images in any format that evaluate reads: measure the accuracy of the file on them',
     )
     command.add_argument(
         '--tolerance',
         type=float,
         default=0.5,
         metavar='POINTS',
-        help='refuse an int8 file that loses more percentage points of top-1 on --check (%(default)s)',
+        help='refuse an int8 file that loses more percentage points of top-1 on --check (default: %(default)s)',
     )
     command.add_argument('--dataset', help='cifar10, cifar100 or svhn; default: by the classes of the model')
     command.add_argument('--dynamic-batch', action='store_true', help='take any number of images at once, not just one')

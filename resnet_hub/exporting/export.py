@@ -12,15 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resnet_hub.data.decode import find_images, read_image
 from resnet_hub.data.images import Images
-from resnet_hub.data.sources import load_images
+from resnet_hub.data.labelled import LabelledImages
+from resnet_hub.data.sources import read_labelled
 from resnet_hub.exporting.metadata import describe
 from resnet_hub.exporting.options import Options
 from resnet_hub.exporting.preprocessing import Preprocessing
-from resnet_hub.inference.evaluate import dataset_of
+from resnet_hub.inference.evaluate import find_source, match_labels
+from resnet_hub.inference.logits import compute_outputs, encoded
 from resnet_hub.inference.optimize import optimize
-from resnet_hub.inference.transform import make_transform, normalise_like
+from resnet_hub.inference.transform import class_names, make_transform, normalise_like
 from resnet_hub.registry.loading import load_model
 from resnet_hub.runtimes.exported import ExportedNetwork, load_exported
 from resnet_hub.runtimes.formats import FORMATS, find_format, format_of
@@ -28,7 +29,6 @@ from resnet_hub.utils.errors import InputError, ResnetHubError
 
 FLOAT_TOLERANCE = 1e-4  #: largest error of a float32 file, relative to the largest logit
 CALIBRATION_IMAGES = 300
-_BATCH = 250
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,10 @@ def export(
         output: the file to write; or a folder, in which the file is called model.onnx, model.xml, model.pt2 or model.pte.
         to: 'onnx', 'openvino', 'pt2' or 'executorch'; None takes the format of the suffix of `output`.
         int8: quantise weights and activations to 8 bits; needs `calibrate`.
-        calibrate: images that give the ranges of the activations: a folder with train-*.parquet or with pictures, or
-            loaded images. 300 of them are used. Do not take test images.
-        check: labelled images to measure file and network on: a folder with test-*.parquet, or loaded images.
+        calibrate: images that give the ranges of the activations: a folder of pictures, or anything that
+            `read_labelled` reads (its training split), or loaded images. 300 of them are used. Do not take test images.
+        check: labelled images to measure file and network on: anything that `read_labelled` reads (its test split), or
+            loaded images.
         tolerance: how many points of top-1 an int8 file may lose on `check`.
         dynamic_batch: the file takes any number of images at once; else one.
         with_preprocessing: the file takes one picture, uint8 (H, W, 3) of any size, and gives its logits and
@@ -97,9 +98,17 @@ def export(
     if isinstance(network, ExportedNetwork):
         raise InputError(f'{name} is already an exported file: export the network from which it was made')
     cfg: Any = network.pretrained_cfg
-    if (int8 and not isinstance(calibrate, Images)) or (check is not None and not isinstance(check, Images)):
-        dataset = dataset_of({**cfg, 'num_classes': network.num_classes}, dataset)
-    calibration = _calibration(network, calibrate, dataset) if int8 and calibrate is not None else None
+
+    def read(data: str | Path | Images, split: str, need_labels: bool = True) -> Images | LabelledImages:
+        if isinstance(data, Images):
+            return data
+        source, known = find_source({**cfg, 'num_classes': network.num_classes}, data, dataset)
+        return read_labelled(source, split, dataset=known, need_labels=need_labels)
+
+    calibration = None
+    if int8 and calibrate is not None:
+        calibration = _calibration(network, read(calibrate, 'train', need_labels=False))
+    test_images = None if check is None else read(check, 'test')
     folded = optimize(network).model.to(memory_format=torch.contiguous_format)
     channels = getattr(network, 'in_chans', 3)
     options = Options(
@@ -132,7 +141,7 @@ def export(
             sum(file.stat().st_size for file in Path(folder).iterdir()),
             sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()),
             _logit_error(network, exported),
-            **_compare(network, exported, check, dataset),
+            **_compare(network, exported, test_images),
         )
         _judge(report, tolerance)
         del exported  # a runtime may hold its file open
@@ -160,22 +169,14 @@ def _import_writer(to: str) -> Any:
     return import_module(f'resnet_hub.exporting.{to}')
 
 
-def _calibration(network: nn.Module, source: str | Path | Images, dataset: str | None) -> Tensor:
+def _calibration(network: nn.Module, images: Images | LabelledImages) -> Tensor:
     """Return calibration images, preprocessed for the network, float32 (N, 3, H, W)."""
     transform = make_transform(network, normalize=False)
-    if isinstance(source, str | Path) and not any(Path(source).rglob('*.parquet')):
-        pixels = [transform(read_image(path)) for path in find_images([source])[:CALIBRATION_IMAGES]]
-    else:
-        images = source if isinstance(source, Images) else load_images(str(dataset), 'train', source)
-        pixels = [_resize(image, transform) for image in images.pixels[:CALIBRATION_IMAGES]]
+    in_order = bool((images.labels.diff() >= 0).all())  # class after class, or without labels
+    step = max(1, len(images) // CALIBRATION_IMAGES) if in_order else 1
+    chosen = encoded(images[: step * CALIBRATION_IMAGES : step])
+    pixels = [torch.as_tensor(transform(chosen.open(index))) for index in range(len(chosen))]
     return normalise_like(network, torch.stack(pixels)).contiguous()
-
-
-def _resize(pixels: Tensor, transform: Any) -> Tensor:
-    """Transform an image, uint8 (H, W, 3), to the size of the network's images, uint8 (3, H', W')."""
-    from PIL import Image
-
-    return torch.as_tensor(transform(Image.fromarray(pixels.cpu().numpy())))
 
 
 @torch.no_grad()
@@ -193,25 +194,15 @@ def _logit_error(network: nn.Module, exported: ExportedNetwork) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-@torch.no_grad()
-def _compare(
-    network: nn.Module, exported: ExportedNetwork, check: str | Path | Images | None, dataset: str | None
-) -> dict[str, float]:
+def _compare(network: nn.Module, exported: ExportedNetwork, images: Images | LabelledImages | None) -> dict[str, float]:
     """Measure the network and the file on the check images."""
-    if check is None:
+    if images is None:
         return {}
-    from tqdm.auto import tqdm
-
-    images = check if isinstance(check, Images) else load_images(str(dataset), 'test', check)
-    transform = make_transform(network, normalize=False)
-    classes = []
-    for part in tqdm(images.pixels.split(_BATCH), 'check', unit='batch', leave=False, delay=1, disable=None):
-        x = normalise_like(network, torch.stack([_resize(image, transform) for image in part]))
-        classes.append(torch.stack([network(x).argmax(1), exported(x).argmax(1)]))
-    expected, found = torch.cat(classes, 1)
+    labels = match_labels(images, class_names(network, exported.num_classes), exported.num_classes)
+    expected, found = (compute_outputs(model, images).logits.argmax(1) for model in (network, exported))
     return {
-        'top1': _percent(found == images.labels),
-        'network_top1': _percent(expected == images.labels),
+        'top1': _percent(found == labels),
+        'network_top1': _percent(expected == labels),
         'changed': _percent(found != expected),
     }
 

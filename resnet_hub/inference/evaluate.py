@@ -221,6 +221,31 @@ def dataset_of(cfg: Mapping[str, Any], name: str | None = None) -> str:
     return next((key for key in fitting if DATASETS[key].classes == labels), fitting[0])
 
 
+def find_source(
+    cfg: Mapping[str, Any], data: str | Path | None = None, dataset: str | None = None
+) -> tuple[str | Path, str | None]:
+    """Return what to read for a network, as arguments for `read_labelled`: the source and the known data set, if any.
+
+    Args:
+        cfg: timm's `pretrained_cfg` of the network, with the number of its classes.
+        data: the images that the user gives; None chooses the data set with the network's classes, on the Hub.
+        dataset: the known data set that the images must be; None leaves the choice to this function.
+
+    Raises:
+        InputError: see `dataset_of`. Without `dataset`, any images may be given.
+    """
+    if data is None:
+        name = dataset_of(cfg, dataset)
+        return name, name
+    if dataset:
+        return data, dataset_of(cfg, dataset)
+    try:
+        name = dataset_of(cfg)
+    except InputError:  # it is of another data set, which `data` may hold
+        return data, None
+    return data, name if (Path(data) / name).is_dir() else None
+
+
 def log_evaluation(path: str | Path, result: Mapping[str, Any], model: nn.Module) -> None:
     """Append a result to a CSV file. A new file gets the columns `LOG_COLUMNS`.
 

@@ -109,7 +109,7 @@ def compute_outputs(
             yield from (pixels[part.start : part.stop] for part in parts)
             return
         channels = channels_of(model)
-        for x in _encoded(images).batches(transform or PixelTransform(model), parts, channels):
+        for x in encoded(images).batches(transform or PixelTransform(model), parts, channels):
             yield x.permute(0, 2, 3, 1) if transform is not None and x.dtype == torch.uint8 else x
 
     starts = range(0, len(images), batch_size)
@@ -151,7 +151,8 @@ def _pixels(model: nn.Module, images: Images | LabelledImages, as_they_are: bool
     return images.pixels if same or as_they_are else None
 
 
-def _encoded(images: Images | LabelledImages) -> LabelledImages:
+def encoded(images: Images | LabelledImages) -> LabelledImages:
+    """Return images that can be opened one by one."""
     if isinstance(images, LabelledImages):
         return images
     return LabelledImages(list(images.pixels.cpu().numpy()), images.labels.cpu(), images.classes, images.name)

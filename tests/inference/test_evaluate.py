@@ -374,7 +374,7 @@ def test_several_models_are_loaded_one_at_a_time_and_images_read_once(two_sets, 
         read.append(arguments)
         return read_labelled(*arguments, **options)
 
-    monkeypatch.setattr('resnet_hub.registry.load_model', load)
+    monkeypatch.setattr('resnet_hub.registry.loading.load_model', load)
     monkeypatch.setattr('resnet_hub.data.sources.read_labelled', read_and_note)
     command('evaluate', first, 'cifar_resnet8.cifar10', 'preact_resnet20.cifar10', '--data', root)
     assert len(loaded) == 3 and len(read) == 1
