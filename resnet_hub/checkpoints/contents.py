@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
+import torch
 from torch import Tensor
 
 from resnet_hub.checkpoints.refusal import OTHER, find_hint, refuse, show
@@ -93,7 +94,7 @@ def _networks(path: str, tensors: dict[str, Tensor]) -> Iterator[StateDict]:
     for prefix in prefixes:
         longer = tuple(other for other in prefixes if len(other) > len(prefix))
         own = {key: t for key, t in tensors.items() if key.startswith(prefix) and not key.startswith(longer)}
-        identities = {(t.data_ptr() or key, t.shape) for key, t in own.items()}
+        identities = {_identity(key, tensor) for key, tensor in own.items()}
         if identities <= known:
             tensors = {key: t for key, t in tensors.items() if key not in own}
         else:
@@ -101,6 +102,11 @@ def _networks(path: str, tensors: dict[str, Tensor]) -> Iterator[StateDict]:
             known |= identities
     for prefix, own in owned.items():  # if there is only one, all tensors belong to it
         yield StateDict('.'.join(filter(None, (path, prefix.rstrip('.')))), prefix, own if len(owned) > 1 else tensors)
+
+
+def _identity(key: str, tensor: Tensor) -> tuple[Any, ...]:
+    address = tensor.data_ptr() if tensor.layout == torch.strided else 0
+    return address or key, tensor.shape  # without an address, only the name tells tensors apart
 
 
 def _refuse_unknown(names: list[str]) -> NoReturn:
