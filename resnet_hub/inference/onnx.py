@@ -43,19 +43,20 @@ def convert(network: nn.Module, example: Tensor, given: str, result: str, dynami
     return program.model_proto
 
 
-def quantise(model: Any, images: Tensor) -> Any:
+def quantise(model: Any, images: Tensor, first: bool = False) -> Any:
     """Return the model with QuantizeLinear and DequantizeLinear around its layers (QDQ).
 
     Activations are unsigned: signed ones make ONNX Runtime slower than float32. Weights have 8 bits, and a scale for
     each output channel.
 
-    Float32 remain: the first convolution, because processors without VNNI add two products in 16 bits, and those of
-    bright pixels overflow (those of later layers almost never do, as most activations are small); the logits, because
-    rounding would make some of them equal; and norms that could not be folded, because ONNX Runtime computes them so anyway.
+    Float32 remain the logits, because rounding would make some of them equal, and norms that could not be folded, because
+    ONNX Runtime computes them so anyway.
 
     Args:
         model: from `convert`.
         images: that set the ranges of the activations, float32 (N, C, H, W).
+        first: quantise the first convolution too. Processors without VNNI add two products in 16 bits, and there those of
+            bright pixels overflow; those of later layers almost never do, as most activations are small.
     """
     given = model.graph.input[0]
     batches = images.split(given.type.tensor_type.shape.dim[0].dim_value or 50)
@@ -64,7 +65,7 @@ def quantise(model: Any, images: Tensor) -> Any:
         onnx.save(model, source)
         quantization.shape_inference.quant_pre_process(source, source, skip_symbolic_shape=True)
         nodes = onnx.load(source).graph.node
-        first = next(node.name for node in nodes if node.op_type == 'Conv')
+        names = {kind: [node.name for node in nodes if node.op_type == kind] for kind in ('Conv', 'BatchNormalization')}
         quantization.quantize_static(
             source,
             target,
@@ -73,7 +74,7 @@ def quantise(model: Any, images: Tensor) -> Any:
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             per_channel=True,
-            nodes_to_exclude=[first, *(node.name for node in nodes if node.op_type == 'BatchNormalization')],
+            nodes_to_exclude=[*names['BatchNormalization'], *names['Conv'][: 0 if first else 1]],
             extra_options={'OpTypesToExcludeOutputQuantization': ['Gemm']},
         )
         return onnx.load(target)

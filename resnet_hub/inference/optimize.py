@@ -27,7 +27,8 @@ class InferenceModel(nn.Module):
         model: the network. It must not be used elsewhere.
         dtype: the dtype of the computation, under autocast; the logits (N, num_classes) are then float32. None computes
             in the dtype of the model, and returns logits of this dtype.
-        compile: compile the network with its weights as constants.
+        graph: a graph that computes what `model` does. It is compiled, with its weights as constants, and runs in place
+            of `model`.
         run: a function that computes the logits in place of `model`: a network converted for another runtime.
     """
 
@@ -35,16 +36,16 @@ class InferenceModel(nn.Module):
         self,
         model: nn.Module,
         dtype: torch.dtype | None = None,
-        compile: bool = False,
+        graph: fx.GraphModule | None = None,
         run: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.model = model.requires_grad_(False)
         self.dtype = dtype
         self.run = run
-        # PyTorch keeps eight compilations of each code object. A trace has its own code object, while all networks of
+        # PyTorch keeps eight compilations of each code object. A graph has its own code object, while all networks of
         # one class share that of the class.
-        self.compiled = torch.compile(_trace(model).forward) if compile else None
+        self.compiled = torch.compile(graph.forward) if graph else None
         self.eval()
 
     def forward(self, x: Tensor) -> Any:
@@ -104,47 +105,67 @@ def optimize(
             and tensors made in inference mode. Do not change the weights afterwards.
         dtype: torch.bfloat16 or torch.float16, for the convolutions and the classifier, under autocast. A CPU is
             fast in bfloat16 if `torch.cpu.get_capabilities()` has 'avx512_bf16'. None keeps the dtype of the model.
-        backend: 'openvino' computes with OpenVINO on the CPU, in float32 or int8; it needs the extra `export`.
-            None computes with PyTorch.
+            With OpenVINO, torch.bfloat16 computes the whole network in bfloat16 on such a CPU, and in float32 on others;
+            torch.float16 is not possible.
+        backend: 'openvino' computes with OpenVINO on the CPU, in float32, bfloat16 or int8. None computes with PyTorch.
         int8: compute with 8-bit integers, and take their ranges from these images: float32 (N, C, H, W), preprocessed
             for the network, for example 300 training images, never test images. The logits then differ a little, and
-            up to 1 % of the predictions change. Needs `backend`.
+            up to 1 % of the predictions of a network for 10 classes change. Without `backend`, torchao quantises the
+            network for x86 CPUs and torch.compile compiles it, see `compile`. Both ways need the extra `export`.
 
     Returns:
         The network, in evaluation mode.
 
     Raises:
         InputError: torch.fx cannot trace the network; the network calls a norm that is to be folded, or the convolution
-            before it, twice; `dtype` or `backend` is unknown; options contradict each other; or `model` is neither a
-            network nor a known name.
+            before it, twice; `dtype` or `backend` is unknown; options contradict each other; int8 is asked of PyTorch on
+            a GPU; or `model` is neither a network nor a known name.
         ResnetHubError: torch.compile does not work on this machine.
         MissingExtraError: the packages of the backend are not installed.
     """
     if backend not in (None, 'openvino'):
         raise InputError(f"backend must be 'openvino' or None, not {backend!r}")
-    if backend and (compile or dtype):
-        raise InputError(f'the backend {backend} compiles the network itself: leave out compile and dtype')
-    if int8 is not None and not backend:
-        raise InputError("int8 needs backend='openvino'")
     if dtype not in (None, torch.bfloat16, torch.float16):
         raise InputError(f'dtype must be torch.bfloat16, torch.float16 or None, not {dtype}')
+    if backend and compile:
+        raise InputError(f'the backend {backend} compiles the network itself: leave out compile')
+    if backend and dtype is torch.float16:
+        raise InputError(f'the backend {backend} computes in float32 or torch.bfloat16: use one of them')
+    if int8 is not None and dtype and not backend:
+        raise InputError(f"int8 and {dtype} contradict each other: leave out one of them, or use backend='openvino'")
     model = as_model(model)
     if isinstance(model, ExportedNetwork):
         raise InputError('an exported network cannot be optimised: optimize the network from which it was exported')
-    if compile:
-        check_compiler(next(model.parameters()).device)
+    device = next(model.parameters()).device
+    if int8 is not None and not backend and device.type != 'cpu':
+        raise InputError(f'PyTorch computes in int8 on a CPU only, and the network is on {device}: move it to the CPU')
+    if compile or (int8 is not None and not backend):
+        check_compiler(device)
     model = _fold_norms(copy.deepcopy(model)).to(memory_format=torch.channels_last)
-    if dtype:
-        for module in model.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                module.to(dtype)  # autocast alone would convert the weights at every call
-    fast = InferenceModel(model, dtype, compile, _convert(model, example, int8) if backend else None)
+    if backend:
+        fast = InferenceModel(model, run=_convert(model, example, int8, dtype is torch.bfloat16))
+    elif int8 is not None:
+        from resnet_hub.inference import torchao
+
+        fast = InferenceModel(model, graph=torchao.quantise(model, int8, has_vnni()))
+    else:
+        if dtype:
+            for module in model.modules():
+                if isinstance(module, nn.Conv2d | nn.Linear):
+                    module.to(dtype)  # autocast alone would convert the weights at every call
+        fast = InferenceModel(model, dtype, _trace(model) if compile else None)
     if example is not None:
         fast(example)
     return fast
 
 
-def _convert(model: nn.Module, example: Tensor | None, int8: Tensor | None) -> Callable[[Tensor], Tensor]:
+def has_vnni() -> bool:
+    """Return whether the processor adds products of 8-bit integers without overflow."""
+    known = torch.cpu.get_capabilities()
+    return bool(known.get('avx512_vnni') or known.get('avx_vnni'))
+
+
+def _convert(model: nn.Module, example: Tensor | None, int8: Tensor | None, bf16: bool) -> Callable[[Tensor], Tensor]:
     """Return a function that computes the logits of a folded network with OpenVINO, for images of one size."""
     from resnet_hub.inference import openvino
     from resnet_hub.runtimes.openvino import compile_model
@@ -156,7 +177,7 @@ def _convert(model: nn.Module, example: Tensor | None, int8: Tensor | None) -> C
     size = cfg['input_size'][1:] if like is None else like.shape[2:]
     channels = getattr(model, 'in_chans', 3) if like is None else like.shape[1]
     model = model.to(memory_format=torch.contiguous_format)
-    return compile_model(openvino.convert(model, (-1, channels, *size), int8))
+    return compile_model(openvino.convert(model, (-1, channels, *size), int8, has_vnni()), bf16)
 
 
 class _Tracer(fx.Tracer):

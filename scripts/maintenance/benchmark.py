@@ -248,7 +248,7 @@ def check_logits(logits: dict[str, Tensor]) -> None:
 
 INT8 = ', int8'
 OPENVINO, ONNX_RUNTIME = "optimize, backend='openvino'", 'ONNX Runtime, exported file'
-PLAIN = 'OpenVINO, converted as created'
+PLAIN, TORCHAO = 'OpenVINO, converted as created', 'optimize, int8 (torchao)'
 IN_RUNTIMES = [
     Net('cifar_resnet18', 32, {OPENVINO + INT8: Target('≥', 4)}),
     Net('cifar_resnet20', 32, {OPENVINO + INT8: Target('≥', 4)}),
@@ -272,11 +272,15 @@ def runtimes(settings: Settings) -> Iterator[Comparison]:
             PLAIN: plain_openvino(model, x, 'f32'),
             PLAIN + BF16: plain_openvino(model, x, 'bf16'),
             OPENVINO: optimize(model, backend='openvino'),
+            OPENVINO + BF16: optimize(model, backend='openvino', dtype=torch.bfloat16),
             ONNX_RUNTIME: in_onnx_runtime(model, int8=False),
         }
         with torch.no_grad():
             check_logits({side: forward(x) for side, forward in sides.items()})
-        sides[OPENVINO + INT8] = optimize(model, backend='openvino', int8=torch.randn(100, 3, 32, 32))
+        images = torch.randn(100, 3, 32, 32)
+        sides[OPENVINO + INT8] = optimize(model, backend='openvino', int8=images)
+        if not settings.quick:  # it compiles for half a minute
+            sides[TORCHAO] = optimize(model, x, int8=images)
         sides[ONNX_RUNTIME + INT8] = in_onnx_runtime(model, int8=True)
         what = f'{net.name}, batch {net.batch}, other runtimes'
         with torch.no_grad():
@@ -284,8 +288,10 @@ def runtimes(settings: Settings) -> Iterator[Comparison]:
             times = take_turns(what, clocks, settings.rounds(20), warm_up=False)
         speeds = {side: [net.batch / seconds for seconds in taken] for side, taken in times.items()}
         yield Comparison(what, 'images/s', speeds, net.targets, USUAL)
-        float32 = {side: speeds[side] for side in (PLAIN, OPENVINO)}
-        yield Comparison(f'{what}, float32', 'images/s', float32, {OPENVINO: Target('≥', 0.95)}, PLAIN)
+        for precision, suffix in (('float32', ''), ('bf16', BF16)):
+            plain, ours = PLAIN + suffix, OPENVINO + suffix
+            both = {side: speeds[side] for side in (plain, ours)}
+            yield Comparison(f'{what}, {precision}', 'images/s', both, {ours: Target('≥', 0.95)}, plain)
 
 
 def in_onnx_runtime(model: nn.Module, int8: bool) -> nn.Module:
@@ -514,7 +520,7 @@ def _nothing(settings: Settings) -> str:
 
 
 def has_export_extra() -> bool:
-    return all(find_spec(package) for package in ('onnx', 'onnxscript', 'onnxruntime', 'openvino'))
+    return all(find_spec(package) for package in ('onnx', 'onnxscript', 'onnxruntime', 'openvino', 'torchao'))
 
 
 class Section(NamedTuple):

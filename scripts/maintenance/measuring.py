@@ -22,7 +22,17 @@ from tqdm import tqdm
 
 SCRIPTS = Path(__file__).resolve().parent
 ROOT = SCRIPTS.parents[1]
-PACKAGES = ('resnet-hub', 'torch', 'timm', 'torchvision', 'safetensors', 'pytorchcv', 'openvino', 'onnxruntime')
+PACKAGES = (
+    'resnet-hub',
+    'torch',
+    'timm',
+    'torchvision',
+    'safetensors',
+    'pytorchcv',
+    'openvino',
+    'onnxruntime',
+    'torchao',
+)
 
 
 class Target(NamedTuple):

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from resnet_hub import InputError, load_model, optimize, predict
+from resnet_hub.utils.distributed import has_fast_bf16
 from tests.conftest import ROOT
 
 pytest.importorskip('openvino')
+from resnet_hub.runtimes.openvino import SIZES  # it imports openvino
 
 NAME = 'cifar_resnet8.cifar10'
 CAT = ROOT / 'tests' / 'images' / 'cat.jpg'
@@ -55,12 +57,32 @@ def test_int8_is_close() -> None:
     assert (fast(images).argmax(1) == expected.argmax(1)).double().mean() > 0.8
 
 
+def test_bf16() -> None:
+    """It rounds to bfloat16 where the processor computes in it, and only there."""
+    network = load_model(NAME, 'cpu')
+    x = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        expected = network(x)
+    found = optimize(network, backend='openvino', dtype=torch.bfloat16)(x)
+    assert found.dtype == torch.float32
+    difference = (found - expected).abs().max() / expected.abs().max()
+    assert 1e-4 < difference < 0.05 if has_fast_bf16(x.device) else difference <= 1e-4
+
+
+def test_more_batch_sizes_than_get_a_compilation() -> None:
+    fast, network = optimize(NAME, backend='openvino'), load_model(NAME, 'cpu')
+    for count in (*range(1, SIZES + 3), 2):
+        x = torch.randn(count, 3, 32, 32)
+        with torch.no_grad():
+            assert torch.allclose(fast(x), network(x), atol=1e-4)
+
+
 @pytest.mark.parametrize(
     'options, message',
     [
         ({'backend': 'tensorrt'}, "backend must be 'openvino' or None, not 'tensorrt'"),
-        ({'backend': 'openvino', 'compile': True}, 'leave out compile and dtype'),
-        ({'int8': torch.zeros(1, 3, 32, 32)}, "int8 needs backend='openvino'"),
+        ({'backend': 'openvino', 'compile': True}, 'leave out compile'),
+        ({'backend': 'openvino', 'dtype': torch.float16}, 'computes in float32 or torch.bfloat16'),
     ],
 )
 def test_refusals(options: Any, message: str) -> None:

@@ -150,9 +150,10 @@ def test_runtimes(monkeypatch):
     for package in ('onnxscript', 'onnxruntime', 'openvino'):
         pytest.importorskip(package)
     monkeypatch.setattr(benchmark, 'IN_RUNTIMES', [benchmark.Net('cifar_resnet20', 2, {})])
-    everything, float32 = benchmark.runtimes(benchmark.Settings(quick=True))
+    everything, float32, bf16 = benchmark.runtimes(benchmark.Settings(quick=True))
     assert everything.samples.keys() >= {peers.USUAL, benchmark.PLAIN, benchmark.OPENVINO + benchmark.INT8}
     assert float32.samples.keys() == {benchmark.PLAIN, benchmark.OPENVINO}
+    assert bf16.samples.keys() == {side + benchmark.BF16 for side in float32.samples}
 
 
 def test_the_usual_loop_trains(tmp_path):

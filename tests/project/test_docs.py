@@ -30,7 +30,7 @@ TEXTS = {page: page.read_text(encoding='utf-8') for page in PAGES}
 def need_extra(page: Path) -> None:
     """Skip a page whose examples need an extra that is not installed."""
     if page.name == 'export.md':
-        for package in ('onnx', 'onnxscript', 'onnxruntime', 'openvino'):
+        for package in ('onnx', 'onnxscript', 'onnxruntime', 'openvino', 'torchao'):
             pytest.importorskip(package)
 
 
