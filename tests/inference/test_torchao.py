@@ -52,7 +52,7 @@ def test_it_computes_in_int8_almost_what_the_network_does(network: Any, pictures
 
 
 def test_refusals(network: Any, pictures: torch.Tensor) -> None:
-    with pytest.raises(InputError, match='int8 and torch.bfloat16 contradict each other'):
+    with pytest.raises(InputError, match=r'int8 and torch\.bfloat16 contradict each other'):
         optimize(network, int8=pictures, dtype=torch.bfloat16)
     with pytest.raises(InputError, match='PyTorch computes in int8 on a CPU only, and the network is on meta'):
         optimize(load_model(NAME, 'cpu').to('meta'), int8=pictures)
