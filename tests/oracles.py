@@ -10,6 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+#: each block type of each family, with three and four stages, with and without a final norm
+NETWORKS = (
+    'cifar_resnet20',
+    'cifar_resnet164',
+    'cifar_resnet18',
+    'cifar_resnet50',
+    'preact_resnet20',
+    'preact_resnet164',
+    'preact_resnet18',
+    'preact_resnet50',
+    'wide_resnet16_2',
+)
+
 
 class Net(NamedTuple):
     """What a state dict does not tell."""

@@ -250,10 +250,9 @@ def _measure(args: argparse.Namespace, models: _Models, name: str, picture: Path
 def _fit_temperature(args: argparse.Namespace, models: _Models, name: str, model: Any) -> float:
     """Fit a temperature on the training images that a run held out."""
     from resnet_hub.checkpoints.folder import CONFIG_FILE
-    from resnet_hub.inference.evaluate import match_labels
+    from resnet_hub.inference.evaluate import labels_for
     from resnet_hub.inference.logits import compute_outputs
     from resnet_hub.inference.temperature import fit_temperature
-    from resnet_hub.inference.transform import class_names
     from resnet_hub.training.task import split
 
     file = Path(name.removeprefix('local-dir:')) / CONFIG_FILE
@@ -268,7 +267,7 @@ def _fit_temperature(args: argparse.Namespace, models: _Models, name: str, model
     _, held_out = split(images.labels, count)
     images = images[held_out]
     logits = compute_outputs(model, images, batch_size=args.batch_size, bf16=args.bf16).logits
-    return fit_temperature(logits, match_labels(images, class_names(model, logits.shape[1]), logits.shape[1]))
+    return fit_temperature(logits, labels_for(model, images, logits.shape[1]))
 
 
 def _measure_ood(args: argparse.Namespace, models: _Models, name: str, picture: Path | None) -> dict[str, Any]:

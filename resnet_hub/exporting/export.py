@@ -18,10 +18,10 @@ from resnet_hub.data.sources import read_labelled
 from resnet_hub.exporting.metadata import describe
 from resnet_hub.exporting.options import Options
 from resnet_hub.exporting.preprocessing import Preprocessing
-from resnet_hub.inference.evaluate import find_source, match_labels
+from resnet_hub.inference.evaluate import find_source, labels_for
 from resnet_hub.inference.logits import compute_outputs, encoded
 from resnet_hub.inference.optimize import optimize
-from resnet_hub.inference.transform import class_names, make_transform, normalise_like
+from resnet_hub.inference.transform import make_transform, normalise_like
 from resnet_hub.registry.loading import load_model
 from resnet_hub.runtimes.exported import ExportedNetwork, load_exported
 from resnet_hub.runtimes.formats import FORMATS, find_format, format_of
@@ -198,7 +198,7 @@ def _compare(network: nn.Module, exported: ExportedNetwork, images: Images | Lab
     """Measure the network and the file on the check images."""
     if images is None:
         return {}
-    labels = match_labels(images, class_names(network, exported.num_classes), exported.num_classes)
+    labels = labels_for(network, images, exported.num_classes)
     expected, found = (compute_outputs(model, images).logits.argmax(1) for model in (network, exported))
     return {
         'top1': _percent(found == labels),

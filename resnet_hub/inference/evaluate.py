@@ -142,10 +142,15 @@ def evaluate(
     labels: list[Tensor] = []
 
     def check(classes: int) -> None:
-        labels.append(match_labels(images, () if mean and std else class_names(model, classes), classes))
+        labels.append(match_labels(images, (), classes) if mean and std else labels_for(model, images, classes))
 
     outputs = compute_outputs(model, images, mean, std, batch_size, bf16=bf16, transform=transform, check=check)
     return Metrics.from_logits(outputs.logits.double() / temperature, labels[0], outputs.images_per_second)
+
+
+def labels_for(model: nn.Module, images: Images | LabelledImages, count: int) -> Tensor:
+    """Return the labels as positions in the `count` classes of a model, int64 (N,), see `match_labels`."""
+    return match_labels(images, class_names(model, count), count)
 
 
 def match_labels(images: Images | LabelledImages, names: Sequence[str], count: int) -> Tensor:

@@ -27,7 +27,7 @@ def register(registry: Any) -> None:
     """Register all architectures and weights with timm. A name that timm already has is not registered again.
 
     Args:
-        registry: the module `timm.models._registry`.
+        registry: timm's module with the functions `is_model`, `generate_default_cfgs` and `register_model`.
     """
     for name in ARCHITECTURES:
         if registry.is_model(name):

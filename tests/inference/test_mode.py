@@ -13,19 +13,7 @@ from resnet_hub.inference.mode import evaluation_mode
 from resnet_hub.inference.optimize import optimize
 from resnet_hub.inference.predict import predict
 from resnet_hub.utils.errors import ResnetHubError
-
-#: each block type of each family, with three and four stages
-NETWORKS = [
-    'cifar_resnet20',
-    'cifar_resnet164',
-    'cifar_resnet18',
-    'cifar_resnet50',
-    'preact_resnet20',
-    'preact_resnet164',
-    'preact_resnet18',
-    'preact_resnet50',
-    'wide_resnet16_2',
-]
+from tests.oracles import NETWORKS
 
 
 @pytest.fixture(scope='module')

@@ -18,25 +18,10 @@ from resnet_hub.models.base import PadShortcut
 from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.weights import WEIGHTS, tags, weights_file
 from tests.conftest import ROOT
-from tests.oracles import randomise
+from tests.oracles import NETWORKS, randomise
 
 BUNDLED = [name for name, row in WEIGHTS.items() if row.url is None]
-#: each block type, with three and four stages, with and without final norm
-TINY = [
-    (name, shortcut_type)
-    for name in (
-        'cifar_resnet20',
-        'cifar_resnet164',
-        'cifar_resnet18',
-        'cifar_resnet50',
-        'preact_resnet20',
-        'preact_resnet164',
-        'preact_resnet18',
-        'preact_resnet50',
-        'wide_resnet16_2',
-    )
-    for shortcut_type in 'AB'
-]
+TINY = [(name, shortcut_type) for name in NETWORKS for shortcut_type in 'AB']
 TINY_IDS = ['-'.join(net) for net in TINY]
 every_tiny = pytest.mark.parametrize('tiny', TINY, indirect=True, ids=TINY_IDS)
 
@@ -720,7 +705,7 @@ def test_ones_own_file_goes_past_a_row(tmp_path):
     assert_loaded(timm.create_model(f'local-dir:{tmp_path}/out', pretrained=True), model.state_dict())
 
 
-def test_private_names_of_timm_are_imported_in_one_place():
-    """`test_forward_intermediates` and `test_save_for_hf_and_back` fail if timm changes what they do."""
+def test_private_names_of_timm_are_used_in_two_places():
+    """`test_forward_intermediates`, `test_save_for_hf_and_back` and those of the registration fail if timm changes them."""
     files = {path for path in (ROOT / 'resnet_hub').rglob('*.py') if re.search(r'timm[.\w]*\._', path.read_text())}
-    assert files == {ROOT / 'resnet_hub' / 'models' / 'timm_api.py'}
+    assert files == {ROOT / 'resnet_hub' / name for name in ('_registration.py', 'models/timm_api.py')}

@@ -182,7 +182,7 @@ def test_a_teacher_that_cannot_be_had_is_optional(tiny_data, tmp_path, monkeypat
     def offline(*_):
         raise ResnetHubError('no network')
 
-    monkeypatch.setattr('resnet_hub.registry.load_model', offline)
+    monkeypatch.setattr('resnet_hub.registry.loading.load_model', offline)
     with pytest.raises(ResnetHubError, match="no network; or train without a teacher: --teacher ''"):
         train(replace(RECIPE, teacher='cifar_resnet44.akamaster_cifar10'), tmp_path / 'run', tiny_data[0])
 
