@@ -16,25 +16,32 @@ class Captured:
     The first three calls run without a graph, on a separate stream, as PyTorch requires before a capture. Every call
     does the work of exactly one call. scripts/maintenance/check_gpu.py compares captured steps with uncaptured ones.
 
-    The function must do the same work at each call: change the same tensors in place, and never wait for the GPU.
+    Args:
+        function: does the same work at each call. It changes the same tensors in place, never waits for the GPU, and
+            keeps no tensor that it makes.
+        device: the GPU.
     """
 
-    def __init__(self, function: Callable[[], None]) -> None:
+    def __init__(self, function: Callable[[], None], device: torch.device) -> None:
         self.function = function
         self.calls = 0
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.stream = torch.cuda.Stream()
+        self.stream = torch.cuda.Stream(device)
 
     def __call__(self) -> None:
-        if self.calls < WARM_UP:
-            self.calls += 1
-            self.stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.stream):
-                self.function()
-            torch.cuda.current_stream().wait_stream(self.stream)
-            return
-        if self.graph is None:
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):  # records the kernels, and runs none of them
-                self.function()
-        self.graph.replay()
+        with torch.cuda.device(self.stream.device):
+            if self.calls < WARM_UP:
+                self._warm_up()
+                return
+            if self.graph is None:
+                self.graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(self.graph, stream=self.stream):  # records the kernels, and runs none of them
+                    self.function()
+            self.graph.replay()
+
+    def _warm_up(self) -> None:
+        self.calls += 1
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            self.function()
+        torch.cuda.current_stream().wait_stream(self.stream)

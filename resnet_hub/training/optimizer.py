@@ -31,6 +31,9 @@ COEFFICIENTS = [
     (2.8366, -3.0525, 1.2012),
 ]
 
+#: options of a parameter group that depend on the device; a checkpoint from another device must not set them
+DEVICE_OPTIONS = ('lr', 'fused', 'capturable')
+
 
 class StackedMuon(Muon):
     """timm's Muon, but it orthogonalises all matrices of one shape at once, in the dtype `dtype`.
@@ -149,13 +152,17 @@ def make_optimizer(model: nn.Module, recipe: Recipe, dtype: torch.dtype = torch.
         optimizer: Any = StackedMuon(groups, dtype=dtype, nesterov=nesterov, capturable=on_gpu, **options)
     else:
         known = inspect.signature(get_optimizer_class(recipe.opt, bind_defaults=False)).parameters
-        extra = (
-            {'fused': True} if 'fused' in known else {'capturable': True} if 'capturable' in known and on_gpu else {}
-        )
-        optimizer = create_optimizer_v2(groups, recipe.opt, **options, **extra)
+        wanted = {
+            'fused': not (on_gpu and recipe.opt == 'adagrad'),
+            'capturable': on_gpu,
+        }  # Adagrad is fused on CPUs only
+        options |= {name: True for name in wanted if wanted[name] and name in known}
+        optimizer = create_optimizer_v2(groups, recipe.opt, **options)
     if on_gpu and is_capturable(optimizer):
         for group in optimizer.param_groups:
             group['lr'] = torch.tensor(group['lr'], device=group['params'][0].device)
+        # PyTorch warns of steps outside a graph; the first three steps are outside
+        optimizer._warned_capturable_if_run_uncaptured = True
     return optimizer
 
 

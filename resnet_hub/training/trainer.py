@@ -16,6 +16,7 @@ from resnet_hub.training.capture import Captured
 from resnet_hub.training.network import freeze_all_but_classifier, make_network
 from resnet_hub.training.objective import Objective, Teacher
 from resnet_hub.training.optimizer import (
+    DEVICE_OPTIONS,
     Average,
     average_share,
     is_capturable,
@@ -123,7 +124,7 @@ class Trainer:
         epoch = len(self.history)
         size = self.recipe.image_size(epoch)
         if self.captures and (size != self.size or self.run_step == self._step):
-            self.run_step = Captured(self._step)  # another image size needs another graph
+            self.run_step = Captured(self._step, self.device)  # another image size needs another graph
         self.size = size
         for held, new in zip(self.plan.tensors(), self._make_plan(epoch).tensors(), strict=True):
             held.copy_(new)  # in place, because the graph reads these tensors
@@ -140,11 +141,11 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.forward(resize(x, self.size))
             loss = self.objective(logits.float(), y, x)  # a teacher gets the images at full size
-        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.recipe.clip_grad:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)  # a CUDA graph needs all gradients to be its own
         if self.average:
             self.average.update(plan.average_share.index_select(0, self.step_number).squeeze(0))
         self.loss_sum += loss.detach()
@@ -202,10 +203,9 @@ class Trainer:
         self.model.load_state_dict(state['model'])
         if self.average:
             self.average.module.load_state_dict(state['ema'])
+        for saved, group in zip(state['optimizer']['param_groups'], self.optimizer.param_groups, strict=True):
+            saved.update({name: group[name] for name in DEVICE_OPTIONS if name in group})
         self.optimizer.load_state_dict(state['optimizer'])
-        for group in self.optimizer.param_groups:
-            if isinstance(group['lr'], Tensor):
-                group['lr'] = group['lr'].to(self.device)
         self.history = state['history']
         torch.set_rng_state(state['rng'])
         if state.get('gpu_rng') is not None and self.device.type == 'cuda':

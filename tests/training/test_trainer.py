@@ -140,6 +140,20 @@ def test_a_checkpoint_without_a_newer_field_of_the_recipe_is_resumed(tiny_data, 
         trainer.load(tmp_path / 'checkpoint.pt')
 
 
+def test_a_checkpoint_from_a_gpu_is_resumed_on_a_processor(tiny_data, tmp_path):
+    """There the learning rate is a tensor, and the optimizer is capturable, which works on a GPU only."""
+    recipe = replace(RECIPE, opt='nadamw', lr=0.01)
+    first, second = Trainer(recipe, tiny_data[1]), Trainer(recipe, tiny_data[1])
+    first.train_epoch()
+    first.save(tmp_path / 'checkpoint.pt')
+    state = torch.load(tmp_path / 'checkpoint.pt', weights_only=True)
+    for group in state['optimizer']['param_groups']:
+        group |= {'lr': torch.tensor(0.01), 'capturable': True}
+    torch.save(state, tmp_path / 'checkpoint.pt')
+    second.load(tmp_path / 'checkpoint.pt')
+    assert second.train_epoch() == first.train_epoch()
+
+
 def test_a_finished_model_is_not_replaced(tiny_data, tmp_path):
     for name in ('model.safetensors', 'config.json'):
         (tmp_path / name).mkdir(parents=True)
