@@ -33,7 +33,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # of this clone, whatever is installed
 from resnet_hub.data.images import Images, normalise
 from resnet_hub.inference.optimize import optimize
-from resnet_hub.registry import load_model
+from resnet_hub.registry.loading import load_model
 from resnet_hub.training.objective import Teacher
 from resnet_hub.training.recipe import Recipe
 from resnet_hub.training.task import Task
