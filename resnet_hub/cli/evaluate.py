@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from resnet_hub.cli.command import add_backend, add_command, add_device, add_models
-from resnet_hub.cli.output import print_json, print_rows
+from resnet_hub.cli.evaluation_tables import print_corruptions, print_metrics, print_ood, print_shift
+from resnet_hub.cli.output import print_json
 from resnet_hub.utils.errors import InputError, ResnetHubError
 
 
@@ -326,64 +327,9 @@ def _picture_files(path: str | None, models: Sequence[str]) -> dict[str, Path]:
     raise InputError(f'--confusion and --plot take FILE.png for one model, a folder for several, not {path}')
 
 
-# ------------------------------------------------------------------------------------------------------- the tables
-
-
-def _print_metrics(args: argparse.Namespace, answers: Sequence[dict[str, Any]]) -> None:
-    """Print a line for each model and, where wanted, one for each of its classes."""
-    print_rows([{k: v for k, v in row.items() if k not in ('per_class', 'confusion')} for row in answers])
-    for row in answers if args.per_class else ():
-        accuracy, counts = row['per_class'], map(sum, row['confusion'])
-        print(f'\n{row["model"]}')
-        print_rows([{'class': c, 'images': n, 'accuracy': accuracy[c]} for c, n in zip(accuracy, counts, strict=True)])
-
-
-def _print_ood(args: argparse.Namespace, answers: Sequence[dict[str, Any]]) -> None:
-    rows = [
-        {'model': answer['model'], 'inside': answer['inside'], **{**row, 'group': row['group'] or '-'}}
-        for answer in answers
-        for row in answer['separations']
-    ]
-    print_rows(rows)
-    print('\nAll figures are in %. The images outside are the positive ones, as in OpenOOD 1.5.')
-
-
-def _print_shift(args: argparse.Namespace, answers: Sequence[dict[str, Any]]) -> None:
-    print_rows([{'model': answer['model'], **row} for answer in answers for row in answer['changes']])
-
-
-def _print_corruptions(args: argparse.Namespace, answers: Sequence[dict[str, Any]]) -> None:
-    """Print top-1 by corruption and severity, the mean of the paper's corruptions, and the others apart."""
-    from resnet_hub.inference.corruptions import EXTRA_CORRUPTIONS, SEVERITIES
-
-    for answer in answers:
-        top1 = answer['top1']
-
-        def rows(names: Sequence[str], top1: dict[str, list[float]] = top1) -> list[dict[str, Any]]:
-            severities = range(1, SEVERITIES + 1)
-            return [
-                {
-                    'corruption': name,
-                    **{f'severity {s}': f'{top1[name][s - 1]:.2f}' for s in severities},
-                    'mean': f'{sum(top1[name]) / SEVERITIES:.2f}',
-                }
-                for name in names
-            ]
-
-        paper, extra = [n for n in top1 if n not in EXTRA_CORRUPTIONS], [n for n in top1 if n in EXTRA_CORRUPTIONS]
-        print(f'{answer["model"]} on {answer["data"]}: top-1 in %\n')
-        if paper:
-            print_rows(rows(paper))
-            lacking = f', without {", ".join(answer["missing"])}' if answer['missing'] else ''
-            print(f'\nmean over {len(paper)} corruptions{lacking}: {answer["mean_top1"]:.2f}\n')
-        if extra:
-            print('not in the mean:')
-            print_rows(rows(extra))
-
-
 _TABLES: dict[Callable[..., Any], Callable[[argparse.Namespace, Sequence[dict[str, Any]]], None]] = {
-    _measure: _print_metrics,
-    _measure_ood: _print_ood,
-    _measure_shift: _print_shift,
-    _measure_corruptions: _print_corruptions,
+    _measure: print_metrics,
+    _measure_ood: print_ood,
+    _measure_shift: print_shift,
+    _measure_corruptions: print_corruptions,
 }

@@ -20,7 +20,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from resnet_hub.checkpoints.folder import CARD_FILE, CONFIG_FILE
 from resnet_hub.exporting.export import export
 from resnet_hub.exporting.options import INPUT
-from resnet_hub.hub.card import MARK, is_own_card
+from resnet_hub.hub.card_check import MARK, is_own_card
 from resnet_hub.hub.package import Package, encode_json
 from resnet_hub.registry.loading import load_model
 

@@ -22,13 +22,12 @@ from resnet_hub.checkpoints.folder import (
     RECIPE_FILE,
     WEIGHTS_FILE,
 )
-from resnet_hub.hub.card import (
+from resnet_hub.hub.card import make_card, measured_by_conversion
+from resnet_hub.hub.card_check import (
     METRICS,
     REQUIRED_METRICS,
     check_card,
     is_own_card,
-    make_card,
-    measured_by_conversion,
     published,
     read_description,
     read_license,

@@ -7,7 +7,8 @@ import yaml
 from huggingface_hub import ModelCard
 
 from resnet_hub.checkpoints.folder import make_config
-from resnet_hub.hub.card import MARK, check_card, make_card
+from resnet_hub.hub.card import make_card
+from resnet_hub.hub.card_check import MARK, check_card
 from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.utils.errors import InputError

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from resnet_hub.hub.card import MARK
+from resnet_hub.hub.card_check import MARK
 from resnet_hub.hub.package import prepare
 from resnet_hub.hub.upload import push_folders, push_to_hub, repo_ids
 from resnet_hub.training.recipe import Recipe
