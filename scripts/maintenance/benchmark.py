@@ -1,7 +1,8 @@
-"""What registration, loading, inference, predict, training and conversion cost, beside what people use today.
+"""Compare the speed and memory of resnet-hub with those of the code that people use today.
 
-The sides of a comparison are measured in one run, in turn, the order alternating; a ratio is the median of the ratios
-of neighbouring samples. `peers.py` has the other sides, `measuring.py` how it is done. Linux, for /proc.
+The sides of a comparison are measured in one run. They take turns, and every other round has the opposite order. A
+ratio is the median of the ratios of neighbouring samples. `peers.py` has the code of the other sides, and `measuring.py`
+takes the samples. The script needs Linux, because it reads /proc.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ print(json.dumps({'torch': 1000 * hook, 'timm': 100 * spent / (seconds - spent)}
 
 
 def registration(settings: Settings) -> Iterator[Comparison]:
-    """What the hook and the imports it causes take inside a process; a difference of two imports would be noise."""
+    """Measure the time that our hook takes inside an import. The difference of two whole imports would be noise."""
     samples = take_turns('registration', {OURS: lambda: fresh(REGISTRATION)}, settings.rounds(10))
     yield Comparison('added to import torch', 'ms', pick(samples, 'torch'), {OURS: Target('≤', 1)})
     yield Comparison('added to import timm after torch', '%', pick(samples, 'timm'), {OURS: Target('≤', 0.9)})
@@ -131,7 +132,7 @@ print(json.dumps((status('VmHWM') - held) / sum(tensor.nbytes for tensor in tens
 
 
 def loading(settings: Settings) -> Iterator[Comparison]:
-    """From a float32 file that the system has in its cache, in fresh processes, imports not counted."""
+    """Load a float32 file that the system has in its cache, in new processes. Imports are not counted."""
     for name in LOADED[: 1 if settings.quick else None]:
         with tempfile.TemporaryDirectory() as folder:
             files = {USUAL: f'{folder}/net.pth', OURS: f'{folder}/model.safetensors'}
@@ -160,7 +161,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class Net(NamedTuple):
-    """A row: what is run, and the targets of our sides."""
+    """A row: a network, a batch size, and the targets of our sides."""
 
     name: str
     batch: int
@@ -191,7 +192,7 @@ def gpu(settings: Settings) -> Iterator[Comparison]:
 
 
 def speeds(net: Net, device: torch.device, settings: Settings) -> Iterator[Comparison]:
-    """Latency of single images; else throughput, and its share of the rate of a matrix product in the same run."""
+    """Measure the latency of one image, or the throughput of a batch and its share of the rate of a matrix product."""
     torch.manual_seed(0)
     x = torch.randn(net.batch, 3, 32, 32, device=device)
     model = timm.create_model(net.name, zero_init_last=False).eval()  # zeros would make wrong branches right
@@ -223,20 +224,20 @@ def speeds(net: Net, device: torch.device, settings: Settings) -> Iterator[Compa
 
 
 def our_sides(model: nn.Module, x: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
-    """The network as it is created, and every form that `optimize` gives it on this machine."""
+    """Return the network as it is created, and every form of it that `optimize` can make on this machine."""
     forms = {side: options for side, options in OPTIONS.items() if BF16 not in side or has_fast_bf16(x.device)}
     return {EAGER: model, **{side: optimize(model, x, **options) for side, options in forms.items()}}
 
 
 def matrix_product(device: torch.device) -> Tensor:
-    """A square matrix whose product with itself is a yardstick of the chip, in the type that its target is in."""
+    """Return a square matrix. The speed of its product with itself shows what the chip can do."""
     if device.type == 'cpu':
         return torch.randn(2048, 2048)
     return torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
 
 
 def check_logits(logits: dict[str, Tensor]) -> None:
-    """A side that computes something else is not compared."""
+    """Stop if a side computes other logits than the usual code."""
     right = logits[USUAL].float()
     for side, found in logits.items():
         error = float((found.float() - right).abs().max() / right.abs().max())
@@ -262,7 +263,7 @@ IN_RUNTIMES = [
 
 
 def runtimes(settings: Settings) -> Iterator[Comparison]:
-    """Exported and quantised networks beside the usual code, and beside OpenVINO as one would use it without us."""
+    """Compare exported and quantised networks with the usual code, and with OpenVINO as its documentation uses it."""
     for net in IN_RUNTIMES[: 1 if settings.quick else None]:
         torch.manual_seed(0)
         x = torch.randn(net.batch, 3, 32, 32)
@@ -295,7 +296,7 @@ def runtimes(settings: Settings) -> Iterator[Comparison]:
 
 
 def in_onnx_runtime(model: nn.Module, int8: bool) -> nn.Module:
-    """The file that `export` writes, in ONNX Runtime."""
+    """Return the ONNX file of a network as a module that runs in ONNX Runtime."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter('ignore')  # there is no accuracy to check
         file = export(
@@ -308,7 +309,7 @@ def in_onnx_runtime(model: nn.Module, int8: bool) -> nn.Module:
 
 
 def accuracy(settings: Settings) -> Iterator[Comparison]:
-    """What bf16 changes."""
+    """Compare the top-1 of trained weights in bfloat16 and in float32."""
     images = load_images('cifar10', 'test', settings.data)
     images = images[:100] if settings.quick else images
     model = load_model(TRAINED, 'cpu')
@@ -324,7 +325,7 @@ PRECISE = ('--no-bf16', '--bf16')
 
 
 def precision(settings: Settings) -> Iterator[Comparison]:
-    """Whether bf16 trains as well as float32: the same short recipe and seeds, measured on held-out images."""
+    """Train the same short recipe and seeds in bfloat16 and in float32, and compare the top-1 on held-out images."""
     epochs, seeds = (1, 1) if settings.quick else (5, 3)
     recipe = ['--model', 'cifar_resnet8', '--epochs', epochs, '--warmup-epochs', 0, '--holdout', 5000]
 
@@ -362,7 +363,7 @@ READY = 'the network on ready tensors'
 
 
 def predict_image(settings: Settings) -> Iterator[Comparison]:
-    """The command on one picture: imports not counted, and the whole process beside one that only imports timm."""
+    """Classify one picture: without the imports, and as a whole process beside one that only imports timm."""
     cat = ROOT / 'tests' / 'images' / 'cat.jpg'
     with tempfile.NamedTemporaryFile('w+') as modules:
         modules.write('\n'.join(fresh(PREDICT, cat, modules.name)['modules']))
@@ -381,7 +382,7 @@ def predict_image(settings: Settings) -> Iterator[Comparison]:
 
 
 def predict_folder(settings: Settings) -> Iterator[Comparison]:
-    """Files from a folder, beside the bare network, and its fastest form there, on tensors that are there already."""
+    """Classify the files of a folder, and compare with the network, as created and optimised, on tensors in memory."""
     count = 500 if settings.quick else 10_000
     model = load_model(TRAINED, 'cpu')
     optimized = optimize(model)
@@ -426,7 +427,7 @@ print(json.dumps(peers.train_usual(name, load_images('cifar10', 'train', folder)
 
 
 class Training(NamedTuple):
-    """A row: what is trained, and how much faster than by the usual loop."""
+    """A row: a network, its batch size, and how much faster than the usual loop it should train."""
 
     name: str
     images: int
@@ -440,7 +441,7 @@ TRAINING = {
 
 
 def training(settings: Settings) -> Iterator[Comparison]:
-    """Epochs after the first, which warms up, each run in a process of its own."""
+    """Measure all epochs but the first one, which warms up. Each run has a process of its own."""
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     row, epochs = TRAINING[device], 2 if settings.quick else 3
     with tempfile.TemporaryDirectory() as folder:
@@ -464,7 +465,7 @@ def training(settings: Settings) -> Iterator[Comparison]:
 
 
 def write_parquet(path: Path, images: Images) -> None:
-    """In the schema of the Hub's uoft-cs/cifar10."""
+    """Write images as parquet, in the schema of the Hub's uoft-cs/cifar10."""
     import pyarrow
     import pyarrow.parquet
 
@@ -498,7 +499,7 @@ print(json.dumps({'seconds': seconds, 'memory': (peak - held) / os.path.getsize(
 
 
 def conversion(settings: Settings) -> Iterator[Comparison]:
-    """Beside the least that anyone must do."""
+    """Compare conversion with the least that any conversion must do: load the file, and save its tensors."""
     with tempfile.TemporaryDirectory() as folder:
         source = f'{folder}/net.pth'
         torch.save({'net': timm.create_model(CONVERTED).state_dict()}, source)
@@ -524,7 +525,7 @@ def has_export_extra() -> bool:
 
 
 class Section(NamedTuple):
-    """A row: what can be measured apart."""
+    """A row: a section, which can be measured alone."""
 
     measure: Callable[[Settings], Iterable[Comparison]]
     summary: str
@@ -593,7 +594,7 @@ def main() -> None:
 
 
 def measure(name: str, settings: Settings, file: Path | None) -> None:
-    """Measure a section, print it, and put it into the file."""
+    """Measure a section, print its table, and write it into the file."""
     comparisons = [comparison.to_dict() for comparison in SECTIONS[name].measure(settings)]
     section = {'environment': environment(), 'quick': settings.quick, 'comparisons': comparisons}
     print(f'\n{text(comparisons)}', flush=True)

@@ -3,8 +3,9 @@
     python scripts/maintenance/measure_weights.py DATA [WEIGHTS …] [--speed]
 
 DATA holds the folders cifar10 and cifar100 with images as parquet. Without WEIGHTS, those that lack a figure are
-measured. With --speed only the speeds are measured, which needs an idle machine. The AUROC goes into resnet_hub/tables/weights.csv, the threshold of the energy score into
-resnet_hub/demo/energy.csv, and everything else into zoo.csv beside this script. Then run scripts/maintenance/readme.py.
+measured. With --speed only the speeds are measured, which needs an idle machine. The AUROC goes into
+resnet_hub/tables/weights.csv, the threshold of the energy score into resnet_hub/demo/energy.csv, and everything else
+into zoo.csv beside this script. Then run scripts/maintenance/readme.py.
 
 Figures of int8 need the extra `export`. They are those of an OpenVINO file. Its ranges come from 300 training images:
 of the network's own data set if DATA has them, else of the other one.

@@ -1,4 +1,4 @@
-"""How `benchmark.py` measures: sides in turn, processes of their own, medians of ratios, and the tables of all that."""
+"""Functions of `benchmark.py`: take samples in turn, run new processes, compute medians, and make tables."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PACKAGES = (
 
 
 class Target(NamedTuple):
-    """What a figure should be."""
+    """The value that a figure should reach."""
 
     sign: str  #: '≥' or '≤'
     limit: float
@@ -56,7 +56,7 @@ class Comparison:
     baseline: str | None = None  #: the side that the others are divided by
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it for JSON, with medians, ratios of neighbouring samples and whether the targets are met."""
+        """Return a dictionary for JSON: samples, medians, ratios of neighbours, and whether targets are met."""
         sides = {side: self._side(side) for side in self.samples}
         return {'what': self.what, 'unit': self.unit, 'baseline': self.baseline, 'sides': sides}
 
@@ -75,7 +75,10 @@ class Comparison:
 def take_turns(
     label: str, sides: dict[str, Callable[[], Any]], rounds: int, warm_up: bool = True
 ) -> dict[str, list[Any]]:
-    """A sample of every side in each round, the order alternating; with `warm_up` after a round that does not count."""
+    """Take a sample of every side in each round. Every other round has the opposite order.
+
+    With `warm_up`, a round that is not counted comes first.
+    """
     samples: dict[str, list[Any]] = {side: [] for side in sides}
     first = 0 if warm_up else 1
     with tqdm(total=(rounds + 1 - first) * len(sides), desc=label, leave=False, disable=None) as bar:
@@ -90,15 +93,15 @@ def take_turns(
 
 
 def pick(samples: dict[str, list[dict[str, float]]], figure: str) -> dict[str, list[float]]:
-    """One figure of samples that have several."""
+    """Return one figure of each sample, if samples have several."""
     return {side: [sample[figure] for sample in taken] for side, taken in samples.items()}
 
 
 def run(*command: Any) -> subprocess.CompletedProcess[str]:
-    """A process of its own, which finds the modules of this folder.
+    """Run a command in a new process, which can import the modules of this folder.
 
     Raises:
-        SystemExit: it failed; its error output is the message.
+        SystemExit: the command failed. The message is its error output.
     """
     path = os.pathsep.join(filter(None, (str(SCRIPTS), os.environ.get('PYTHONPATH'))))
     environment = {**os.environ, 'PYTHONPATH': path}
@@ -112,23 +115,29 @@ _PRELUDE = """
 import json, sys, time
 
 def status(field):
-    '''Of this process, in bytes.'''
+    '''Return a field of /proc/self/status in bytes.'''
     return next(int(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith(field))
 
 def begin():
-    '''Forget the peak of memory that the imports had; the bytes they hold, and the time.'''
+    '''Reset the peak of memory. Return the bytes that the process holds now, and the time.'''
     open('/proc/self/clear_refs', 'w').write('5')
     return status('VmRSS'), time.perf_counter()
 """
 
 
 def fresh(program: str, *arguments: Any) -> Any:
-    """What a program prints as JSON on its last line; `begin` and `status` are defined for it."""
+    """Run a Python program in a new process, and return the JSON on the last line that it prints.
+
+    The program may use the functions `begin` and `status`.
+    """
     return json.loads(run(sys.executable, '-c', _PRELUDE + program, *arguments).stdout.splitlines()[-1])
 
 
 class Clock:
-    """Seconds that a call takes, over as many calls as fill `at_least` seconds; made warm when it is created."""
+    """Measures the seconds of one call, as the mean of so many calls that they take `at_least` seconds.
+
+    The first calls, which are slower, are made when the object is created.
+    """
 
     def __init__(self, function: Callable[[Tensor], Tensor], x: Tensor, at_least: float) -> None:
         self.function, self.x, self.calls = function, x, 1
@@ -148,14 +157,14 @@ class Clock:
 
 
 def count_flops(model: nn.Module, x: Tensor) -> int:
-    """Of a forward pass, a multiplication and an addition being two."""
+    """Count the floating-point operations of a forward pass. A multiplication and an addition are two."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(x)
     return counter.get_total_flops()
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine."""
+    """Return the versions of the packages, and a description of the machine."""
     installed = {dist.name.lower(): dist.version for dist in metadata.distributions() if dist.name}
     return {
         'versions': {name: installed[name] for name in PACKAGES if name in installed},
@@ -179,7 +188,7 @@ HEADER = ('', 'side', 'median', 'range', 'ratio', 'range', 'target')
 
 
 def rows(comparisons: Sequence[dict[str, Any]], brief: bool = False) -> list[tuple[str, ...]]:
-    """A line for each side, if `brief` for those with a target; what is compared stands in the first one."""
+    """Return a row for each side; with `brief`, only for sides with a target. The first row names the comparison."""
     lines = []
     for comparison in comparisons:
         what = f'{comparison["what"]} ({comparison["unit"]})'
@@ -208,7 +217,7 @@ def _verdict(result: dict[str, Any]) -> str:
 
 
 def describe(environment: dict[str, Any]) -> str:
-    """One line."""
+    """Return an environment as one line."""
     versions = ', '.join(f'{name} {version}' for name, version in environment['versions'].items())
     threads = f'{environment["cores"]} cores, {environment["threads"]} threads'
     machine = ', '.join(filter(None, (environment['processor'], threads, environment['gpu'])))
@@ -216,7 +225,7 @@ def describe(environment: dict[str, Any]) -> str:
 
 
 def text(comparisons: Sequence[dict[str, Any]]) -> str:
-    """The table for the terminal, text to the left and numbers to the right."""
+    """Return the table for the terminal, with text on the left and numbers on the right."""
     lines = [HEADER, *rows(comparisons)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     aligned = (
@@ -227,7 +236,7 @@ def text(comparisons: Sequence[dict[str, Any]]) -> str:
 
 
 def markdown(results: dict[str, Any], brief: bool = False) -> str:
-    """The table of a JSON file, see `rows`, below a line for each machine that it was measured on."""
+    """Return the table of a JSON file, see `rows`. A line for each machine stands above it."""
     machines: dict[str, list[str]] = {}
     for name, section in results.items():
         quick = ' (quick)' if section['quick'] else ''

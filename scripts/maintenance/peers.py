@@ -1,7 +1,7 @@
-"""What people run today beside these networks, and the loop they train them with; for `benchmark.py`.
+"""The code that `benchmark.py` compares with: networks as people use them today, and the usual training loop.
 
-The usual CIFAR code does here what it does everywhere: plain convolutions and norms, F.relu, a sum in place, default
-initialisation, NCHW, float32, and in training one image at a time through the transforms.
+The usual CIFAR code has plain convolutions and norms, F.relu, a sum in place, default initialisation, NCHW and float32.
+In training it transforms one image at a time.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class PreAct(nn.Module):
 
 
 class UsualNet(nn.Module):
-    """V1 has a norm after the stem. V2 has none there, and optionally one after the last block."""
+    """The usual network. V1 has a norm after the stem; V2 may have one after the last block instead."""
 
     def __init__(
         self, block: type[nn.Module], depths: tuple[int, ...], widths: tuple[int, ...], final_norm: bool = False
@@ -132,7 +132,7 @@ def usual_net(name: str) -> nn.Module:
 
 
 def timm_net(name: str) -> nn.Module:
-    """timm's network for ImageNet with its stem replaced, which is how it is adapted by hand."""
+    """Return timm's network for ImageNet with another stem, as users adapt it to small images."""
     net = timm.create_model(name.removeprefix('cifar_'), num_classes=10)
     net.conv1, net.maxpool = conv(3, 64, 3), nn.Identity()
     return net
@@ -145,7 +145,7 @@ def pytorchcv_net(name: str) -> nn.Module:
 
 
 class Peer(NamedTuple):
-    """A row: who builds networks like ours."""
+    """A row: a function that builds networks like ours, and the names that it knows."""
 
     build: Callable[[str], nn.Module]  #: from our name of an architecture
     names: Collection[str]  #: of those they have
@@ -161,7 +161,7 @@ PEERS = {
 
 
 def peers_of(name: str, ours: nn.Module) -> dict[str, nn.Module]:
-    """The networks that compute what `ours` does, with its weights, in evaluation mode."""
+    """Return networks that compute what `ours` does, with its weights, in evaluation mode."""
     nets = {who: peer.build(name).eval() for who, peer in PEERS.items() if name in peer.names}
     for who, net in nets.items():
         layout = LAYOUTS[PEERS[who].layout]
@@ -170,7 +170,7 @@ def peers_of(name: str, ours: nn.Module) -> dict[str, nn.Module]:
 
 
 class ImageDataset(torch.utils.data.Dataset):
-    """Images one at a time, as torchvision's CIFAR10 gives them."""
+    """Gives one image at a time, like torchvision's CIFAR10."""
 
     def __init__(self, images: Images, transform: Callable) -> None:
         self.data, self.targets, self.transform = images.pixels.numpy(), images.labels.tolist(), transform
@@ -185,7 +185,7 @@ class ImageDataset(torch.utils.data.Dataset):
 
 
 def train_usual(name: str, images: Images, epochs: int, device: str) -> list[float]:
-    """The usual loop; the images per second of each epoch.
+    """Train with the usual loop, and return the images per second of each epoch.
 
     Its workers live on from epoch to epoch, so that starting them weighs on the first one alone.
     """
@@ -216,7 +216,7 @@ def train_usual(name: str, images: Images, epochs: int, device: str) -> list[flo
 
 
 def plain_openvino(model: nn.Module, x: Tensor, precision: str) -> Callable[[Tensor], Tensor]:
-    """A network as it is created, converted and run as OpenVINO's documentation shows; precision 'f32' or 'bf16'."""
+    """Return a network converted for OpenVINO as its documentation shows; precision is 'f32' or 'bf16'."""
     import openvino
 
     hints = {'INFERENCE_PRECISION_HINT': precision, 'INFERENCE_NUM_THREADS': torch.get_num_threads()}

@@ -1,10 +1,10 @@
 """Publish finished runs of `resnet-hub train`: python scripts/maintenance/publish.py runs/resnet20 --data cifar10/
 
-Measure each run on the test images, copy its files to their place, and write its row into resnet_hub/tables/weights.csv.
-Files of up to 2 MB come with the package; larger ones get a folder under weights/ that `resnet-hub upload` takes.
+Measure each run on the test images, copy its files to their place, and write its row into
+resnet_hub/tables/weights.csv. Files of up to 2 MB come with the package; larger ones get a folder under weights/ that `resnet-hub upload` takes.
 
-A run of a published recipe with another seed only adds its top-1 to the row: the weights of the first seed stay the
-published ones, whichever seed is the best. Afterwards run measure_weights.py and readme.py, which are beside this script.
+A run of a published recipe with another seed only adds its top-1 to the row. The published weights stay those of the
+first seed, even if another seed is better. Afterwards run measure_weights.py and readme.py in the same folder.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LARGEST = 2_000_000  #: bytes of weights that come with the package
 
 
 def publish(run: Path, data: str | None, tag: str | None) -> Weights:
-    """Measure a run, install its files unless it is a further seed, and return its row, which is in the table then."""
+    """Measure a run, write its row into the table, and return it. Copy its files, unless it is a further seed."""
     recipe = Recipe.from_file(run / RECIPE_FILE)
     if recipe.holdout:
         raise InputError(f'{run} kept {recipe.holdout} training images aside: train it again with --holdout 0')
@@ -60,19 +60,19 @@ def publish(run: Path, data: str | None, tag: str | None) -> Weights:
 
 
 def default_tag(recipe: Recipe) -> str:
-    """The data set, and how the network was trained where that changes what it is good for."""
+    """Return the tag: the data set, and the kind of training if it is special."""
     if recipe.mixup or recipe.cutmix:
         return f'{recipe.dataset}_mix'
     return f'{recipe.dataset}_distilled' if recipe.teacher else recipe.dataset
 
 
 def is_further_seed(recipe: Recipe, published: Recipe) -> bool:
-    """Whether two recipes differ in the seed alone."""
+    """Return whether two recipes differ only in the seed."""
     return recipe.seed != published.seed and replace(published, seed=recipe.seed) == recipe
 
 
 def measure(run: Path, dataset: str, data: str | None) -> dict[str, Any]:
-    """Evaluate a run on all test images, and keep the figures beside its weights for the model card."""
+    """Evaluate a run on all test images, and write the figures beside its weights, for the model card."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         options = ['--json', '--dataset', dataset, *(['--data', data] if data else [])]
         if code := cli.main(['evaluate', f'local-dir:{run}', *options]):

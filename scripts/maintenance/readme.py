@@ -97,7 +97,7 @@ def zoo() -> str:
 
 
 def weights() -> str:
-    """Return a row for each form of tag of an architecture, such as osmr_DATA; the first row has the architecture's facts."""
+    """Return a row for each form of tag of an architecture, such as osmr_DATA. The first row describes the architecture."""
     rows = []
     for name, architecture in ARCHITECTURES.items():
         facts = [f'`{name}`', short(architecture.params), short(multiply_adds(name))] if tags(name) else []
@@ -115,7 +115,7 @@ def weights() -> str:
 
 
 def figure(row: Weights, mark: str = '') -> str:
-    """Top-1 between marks, and mean ± standard deviation where there are several seeds."""
+    """Return the top-1 between marks, then mean ± standard deviation if there are several seeds."""
     seeds = (row.top1, *row.further_top1)
     spread = f' ({statistics.mean(seeds):.2f} ± {statistics.stdev(seeds):.2f})' if row.further_top1 else ''
     return f'{mark}{row.top1:.2f}{mark}{spread}'
@@ -129,7 +129,7 @@ def publishers() -> str:
 
 
 def benchmark() -> str:
-    """What has a target, and everything on demand."""
+    """Return the comparisons that have a target, and a hidden part with all comparisons."""
     results = json.loads(RESULTS.read_text(encoding='utf-8'))
     whole = f'<details><summary>All sides of every comparison</summary>\n\n{markdown(results)}\n\n</details>'
     return f'{markdown(results, brief=True)}\n\n{whole}'
