@@ -1,7 +1,7 @@
 """Compare the speed and memory of resnet-hub with those of the code that people use today.
 
 The sides of a comparison are measured in one run. They take turns, and every other round has the opposite order. A
-ratio is the median of the ratios of neighbouring samples. `peers.py` has the code of the other sides, and `measuring.py`
+ratio is the median of the ratios of neighbouring samples. `peers.py` has the code of the other sides; `measuring.py`
 takes the samples. The script needs Linux, because it reads /proc.
 """
 

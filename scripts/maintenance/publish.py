@@ -1,7 +1,8 @@
 """Publish finished runs of `resnet-hub train`: python scripts/maintenance/publish.py runs/resnet20 --data cifar10/
 
 Measure each run on the test images, copy its files to their place, and write its row into
-resnet_hub/tables/weights.csv. Files of up to 2 MB come with the package; larger ones get a folder under weights/ that `resnet-hub upload` takes.
+resnet_hub/tables/weights.csv. Files of up to 2 MB come with the package. Larger ones get a folder under weights/ that
+`resnet-hub upload` takes.
 
 A run of a published recipe with another seed only adds its top-1 to the row. The published weights stay those of the
 first seed, even if another seed is better. Afterwards run measure_weights.py and readme.py in the same folder.

@@ -97,7 +97,7 @@ def zoo() -> str:
 
 
 def weights() -> str:
-    """Return a row for each form of tag of an architecture, such as osmr_DATA. The first row describes the architecture."""
+    """Return a row for each form of tag of an architecture, such as osmr_DATA. The first has the facts."""
     rows = []
     for name, architecture in ARCHITECTURES.items():
         facts = [f'`{name}`', short(architecture.params), short(multiply_adds(name))] if tags(name) else []
