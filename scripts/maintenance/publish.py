@@ -1,7 +1,10 @@
-"""Publish finished runs of `resnet-hub train`: python scripts/maintenance/publish.py runs/resnet20 --data cifar10/
+"""Publish finished runs of `resnet-hub train`.
+
+    python scripts/maintenance/publish.py runs/resnet20 --data cifar10/ --unknown cifar100/
 
 Measure each run on the test images, copy its files to their place, and write its row into
-resnet_hub/tables/weights.csv. Files of up to 2 MB come with the package. Larger ones get a folder under weights/ that
+resnet_hub/tables/weights.csv. The AUROC of the energy score is measured against the test images of the data set that
+serves as unknown images. Files of up to 2 MB come with the package. Larger ones get a folder under weights/ that
 `resnet-hub upload` takes.
 
 A run of a published recipe with another seed only adds its top-1 to the row. The published weights stay those of the
@@ -22,7 +25,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this clone's package, whatever is installed
 from resnet_hub import cli
 from resnet_hub.checkpoints.folder import CONFIG_FILE, EVALUATION_FILE, RECIPE_FILE, WEIGHTS_FILE
+from resnet_hub.data.sources import read_labelled
 from resnet_hub.hub.package import prepare
+from resnet_hub.inference.ood import evaluate_ood
+from resnet_hub.registry.loading import load_model
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.tables.weights import (
     OWNER,
@@ -42,7 +48,7 @@ from resnet_hub.utils.files import replacing
 LARGEST = 2_000_000  #: bytes of weights that come with the package
 
 
-def publish(run: Path, data: str | None, tag: str | None) -> Weights:
+def publish(run: Path, data: str | None, unknown: str | None, tag: str | None) -> Weights:
     """Measure a run, write its row into the table, and return it. Copy its files, unless it is a further seed."""
     recipe = Recipe.from_file(run / RECIPE_FILE)
     if recipe.holdout:
@@ -55,7 +61,8 @@ def publish(run: Path, data: str | None, tag: str | None) -> Weights:
     if name in rows and is_further_seed(recipe, Recipe.from_file(recipe_file(name))):
         row = rows[name]._replace(further_top1=(*rows[name].further_top1, result['top1']))
     else:
-        row = install(run, name, recipe, result)
+        auroc = measure_auroc(run, recipe.dataset, data, unknown)
+        row = install(run, name, recipe, result)._replace(auroc=auroc)
     write_table(TABLE, {**rows, name: row}.values())
     return row
 
@@ -81,6 +88,14 @@ def measure(run: Path, dataset: str, data: str | None) -> dict[str, Any]:
     (run / EVALUATION_FILE).write_text(printed.getvalue(), encoding='utf-8')
     (result,) = json.loads(printed.getvalue())
     return dict(result)
+
+
+def measure_auroc(run: Path, dataset: str, data: str | None, unknown: str | None) -> float:
+    """Return how well the energy score tells the test images from those of the other data set, in %."""
+    inside = read_labelled(data or dataset, 'test', dataset=dataset).load()
+    outside = read_labelled(unknown or DATASETS[dataset].unknown, 'test').load()
+    separations = evaluate_ood(load_model(f'local-dir:{run}', 'cpu'), inside, outside).separations
+    return next(row.auroc for row in separations if row.score == 'energy')
 
 
 def install(run: Path, name: str, recipe: Recipe, result: dict[str, Any]) -> Weights:
@@ -109,13 +124,16 @@ def main() -> int:
     parser.add_argument('runs', type=Path, nargs='+', metavar='DIR', help='folders that `resnet-hub train` wrote')
     parser.add_argument('--data', metavar='DIR', help='folder with test-*.parquet; default: from the Hub')
     parser.add_argument(
+        '--unknown', metavar='DIR', help='the same of the data set that serves as unknown images; default: from the Hub'
+    )
+    parser.add_argument(
         '--tag',
         help='tag of the weights; default: the data set, with _mix for mixup or cutmix, or _distilled for a teacher',
     )
     args = parser.parse_args()
     try:
         for run in args.runs:
-            row = publish(run, args.data, args.tag)
+            row = publish(run, args.data, args.unknown, args.tag)
             print(f'{row.name}: top-1 {row.top1:.2f} %', flush=True)
     except ResnetHubError as error:
         print(f'publish.py: {error}', file=sys.stderr)

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from resnet_hub import __version__
+from resnet_hub import __version__, evaluate_ood
 from resnet_hub.checkpoints.folder import make_config, write_folder
+from resnet_hub.data.images import Images
 from resnet_hub.hub.package import prepare
 from resnet_hub.tables import weights as catalog
 from resnet_hub.tables.datasets import DATASETS
@@ -27,10 +29,12 @@ from resnet_hub.utils.errors import ResnetHubError
 from resnet_hub.utils.files import digest, halve
 from resnet_hub.weights.cache import cached_file, find
 from resnet_hub.weights.fetch import fetch
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write_parquet
 from tests.hub.fixtures import clients, hub, server, write_network  # noqa: F401
 
-SMALL, LARGE = 'wide_resnet16_2.cifar10', 'cifar_resnet8x4.cifar10'  # 1.4 and 2.4 MB, of architectures without weights
+# 1.4 and 2.4 MB, of architectures without weights
+SMALL, LARGE = 'wide_resnet16_2.cifar10_distilled', 'cifar_resnet8x4.cifar10'
+TEACHER = 'cifar_resnet20.cifar10'
 
 
 CAT = ROOT / 'tests' / 'images' / 'cat.jpg'
@@ -42,11 +46,12 @@ class Clone(NamedTuple):
     root: Path
     runs: dict[str, Path]
     rows: dict[str, Weights]  #: of the clone's table of weights
+    unknown: Images  #: against which the AUROC was measured
 
 
-def write_run(folder: Path, architecture: str, seed: int) -> Path:
+def write_run(folder: Path, architecture: str, seed: int, teacher: str = '') -> Path:
     """What `resnet-hub train` leaves, of random weights."""
-    recipe = Recipe(model=architecture, dataset='cifar10', seed=seed)
+    recipe = Recipe(model=architecture, dataset='cifar10', seed=seed, teacher=teacher)
     state, data = halve(load_file(write_network(folder, architecture, seed) / 'model.safetensors')), DATASETS['cifar10']
     options = {'num_classes': 10, 'label_names': data.classes, 'recipe': asdict(recipe)}
     write_folder(folder, state, make_config(architecture, mean=data.mean, std=data.std, **options))
@@ -68,10 +73,20 @@ def clone(tmp_path_factory, tiny_data):
     root, without = folder / 'clone', shutil.ignore_patterns('__pycache__')
     for part in ('resnet_hub', 'scripts'):
         shutil.copytree(ROOT / part, root / part, ignore=without)
-    runs = {name: write_run(folder / name, name.partition('.')[0], seed) for seed, name in enumerate((SMALL, LARGE), 3)}
-    done = run_in(root, root / 'scripts' / 'maintenance' / 'publish.py', *runs.values(), '--data', tiny_data[0])
+    teachers = {SMALL: TEACHER, LARGE: ''}
+    runs = {
+        name: write_run(folder / name, name.partition('.')[0], seed, teacher)
+        for seed, (name, teacher) in enumerate(teachers.items(), 3)
+    }
+    grey = Images(torch.full((9, 32, 32, 3), 128, dtype=torch.uint8), torch.zeros(9, dtype=torch.int64))
+    write_parquet(folder / 'unknown' / 'test-0.parquet', grey.pixels, grey.labels, 'cifar100')
+    script, where = (
+        root / 'scripts' / 'maintenance' / 'publish.py',
+        ('--data', tiny_data[0], '--unknown', folder / 'unknown'),
+    )
+    done = run_in(root, script, *runs.values(), *where)
     assert done.returncode == 0, done.stderr
-    return Clone(root, runs, read_table(table_of(root)))
+    return Clone(root, runs, read_table(table_of(root)), grey)
 
 
 def table_of(root: Path) -> Path:
@@ -92,7 +107,7 @@ def test_files_go_where_their_size_wants_them(clone):
     assert b'license: apache-2.0' in files['README.md']
 
 
-def test_their_rows_are_added_and_all_others_stay(clone):
+def test_their_rows_are_added_and_all_others_stay(clone, tiny_data):
     assert next(iter(clone.rows.values())).name == next(iter(WEIGHTS)), 'in the order of the architectures'
     assert {name: row for name, row in clone.rows.items() if name not in clone.runs} == WEIGHTS
     for name, run in clone.runs.items():
@@ -103,12 +118,14 @@ def test_their_rows_are_added_and_all_others_stay(clone):
         assert row.seed == Recipe.from_file(run / 'recipe.toml').seed
         figures = [round(measured[key], places) for key, places in (('top1', 2), ('top5', 2), ('nll', 4), ('ece', 2))]
         assert figures == [row.top1, row.top5, row.nll, row.ece]
+        ood = evaluate_ood(f'local-dir:{run}', tiny_data[0], clone.unknown).separations
+        assert row.auroc == round(next(found.auroc for found in ood if found.score == 'energy'), 1)
     assert clone.rows[SMALL].file == f'resnet_hub/weights/{SMALL}.safetensors'
     assert clone.rows[LARGE].file == f'weights/{LARGE}/model.safetensors'
 
 
 def test_a_further_seed_adds_its_figure_and_replaces_nothing(clone, tmp_path, tiny_data):
-    run = write_run(tmp_path / f'{SMALL}.seed9', SMALL.partition('.')[0], 9)
+    run = write_run(tmp_path / f'{SMALL}.seed9', SMALL.partition('.')[0], 9, TEACHER)
     kept = clone.root / 'resnet_hub' / 'weights' / f'{SMALL}.safetensors'
     before = digest(kept)
     done = run_in(clone.root, clone.root / 'scripts' / 'maintenance' / 'publish.py', run, '--data', tiny_data[0])
