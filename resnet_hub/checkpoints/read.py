@@ -34,6 +34,7 @@ from resnet_hub.utils.files import digest
 #: file name endings of PyTorch pickles, on the Hub and elsewhere
 PICKLES = ('.bin', '.pth', '.pt', '.th', '.ckpt')
 _MODEL_SUFFIXES = (*PICKLES, '.t7', '.tar', '.pkl', '.safetensors')
+_FOLDER = 0x10  # file attribute of MS-DOS in zip files
 _MAX_INFLATION = 50  # weights hardly compress; a record that claims a higher ratio could fill the memory
 _PROTOCOL_3_AND_LATER = {*b'BC\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95\x96\x97\x98'}  #: operation codes
 
@@ -148,8 +149,10 @@ def _check_inflation(item: zipfile.ZipInfo, name: str) -> None:
 
 
 def _check_record(archive: zipfile.ZipFile, item: zipfile.ZipInfo, name: str) -> None:
-    """Check what torch does not check in a zip file: the name of a record, its position, and its compression."""
+    """Check what torch does not check in a zip file: the name of a record, its position, its kind and compression."""
     _check_inflation(item, name)
+    if item.external_attr & _FOLDER and not item.is_dir():  # torch would read nothing, and leave the memory as it was
+        raise InputError(f'{name}: the zip directory calls {item.filename} a folder; it is damaged: download it again')
     archive.open(item).close()  # compares the name in the directory with the one before the record
     if item.compress_type != zipfile.ZIP_STORED:
         archive.read(item)  # compares the checksum; torch itself writes only uncompressed records

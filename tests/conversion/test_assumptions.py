@@ -93,6 +93,9 @@ CASES = [
     (DEEP, {}, None, 'activated-projections', 'shown', 'activated'),
     (DEEP, {}, raw_projection, 'activated-projections', 'contradicted', 'read the raw input'),
     (DEEP, {'act_layer': Leaky}, None, 'relu', 'contradicted', r'leaky ReLU \(0.1\), not ReLU'),
+    ('wide_resnet16_2', {'act_layer': Leaky}, None, 'relu', 'contradicted', r'leaky ReLU \(0.1\), not ReLU'),
+    ('cifar_resnet20', {'act_layer': Leaky}, None, 'relu', 'contradicted', r'leaky ReLU \(0.1\), not ReLU'),
+    ('cifar_resnet20', {'act_layer': 'silu'}, None, 'relu', 'contradicted', 'not ReLU'),
     ('preact_resnet20', {'act_layer': 'silu'}, None, 'relu', 'contradicted', 'SiLU, not ReLU'),
     (DEEP, {}, None, 'relu', 'shown', 'ReLU'),
 ]
@@ -175,9 +178,8 @@ def test_random_and_new_statistics_show_nothing() -> None:
             for seed, model in enumerate((wider, *narrow)):
                 items = assumptions(randomise(model, seed).state_dict())
                 assert {item.outcome for item in items.values()} == {'unknown'}
-            assert {
-                item.outcome for item in assumptions(wider.__class__('basic', (1, 1, 1)).state_dict()).values()
-            } == {'unknown'}
+            new = cls('basic', (1, 1, 1), (8, 16, 32), shortcut_type=shortcut_type)
+            assert {item.outcome for item in assumptions(new.state_dict()).values()} == {'unknown'}
 
 
 def test_assume_overrides_what_the_statistics_show(tmp_path: Path) -> None:
