@@ -10,7 +10,7 @@ import torch
 from resnet_hub.utils.memory import keep_freed_memory
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='for glibc')
-SIZE = 2**28  #: bytes
+SIZE = 2**26  #: bytes
 
 
 def new_pages():
@@ -29,8 +29,8 @@ def test_freed_memory_is_used_again_and_returned_at_the_end():
     new_pages()
     usual = new_pages()
     with keep_freed_memory():
-        new_pages()
-        assert new_pages() < usual / 5
+        # now and then a small object takes the beginning of the freed memory, so that the next tensor does not fit
+        assert min(new_pages() for _ in range(10)) < usual / 5
         kept = resident()
     assert resident() < kept - SIZE / 2
     assert new_pages() > usual / 2
