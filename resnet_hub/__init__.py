@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from resnet_hub import _registration
-from resnet_hub.utils.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from resnet_hub.conversion.convert import Conversion as Conversion
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from resnet_hub.utils.errors import InputError as InputError
     from resnet_hub.utils.errors import MissingExtraError as MissingExtraError
     from resnet_hub.utils.errors import ResnetHubError as ResnetHubError
+    from resnet_hub.utils.version import __version__ as __version__
 
 
 _PUBLIC = {
@@ -83,8 +83,9 @@ _PUBLIC = {
     'ResnetHubError': 'utils.errors',
     'InputError': 'utils.errors',
     'MissingExtraError': 'utils.errors',
+    '__version__': 'utils.version',
 }
-__all__ = sorted(_PUBLIC)
+__all__ = sorted(_PUBLIC.keys() - {'__version__'})
 
 _registration.install()
 
@@ -98,4 +99,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, '__version__']
+    return sorted(_PUBLIC)
