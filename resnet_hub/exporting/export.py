@@ -20,7 +20,7 @@ from resnet_hub.exporting.options import Options
 from resnet_hub.exporting.preprocessing import Preprocessing
 from resnet_hub.inference.evaluate import find_source, labels_for
 from resnet_hub.inference.logits import compute_outputs, encoded
-from resnet_hub.inference.optimize import optimize
+from resnet_hub.inference.optimize import CALIBRATION_IMAGES, optimize
 from resnet_hub.inference.transform import make_transform, normalise_like
 from resnet_hub.registry.loading import load_model
 from resnet_hub.runtimes.exported import ExportedNetwork, load_exported
@@ -28,7 +28,6 @@ from resnet_hub.runtimes.formats import FORMATS, find_format, format_of
 from resnet_hub.utils.errors import InputError, ResnetHubError
 
 FLOAT_TOLERANCE = 1e-4  #: largest error of a float32 file, relative to the largest logit
-CALIBRATION_IMAGES = 300
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from resnet_hub.registry.loading import as_model
 from resnet_hub.runtimes.exported import ExportedNetwork
 from resnet_hub.utils.errors import InputError, ResnetHubError
 
+CALIBRATION_IMAGES = 300  #: number of training images that set the ranges of the activations for int8
+
 
 class InferenceModel(nn.Module):
     """A network for inference only, as `optimize` returns it.

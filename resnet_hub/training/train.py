@@ -14,7 +14,7 @@ from torch import nn
 from resnet_hub.checkpoints.folder import CONFIG_FILE, WEIGHTS_FILE
 from resnet_hub.data.images import Images, normalise
 from resnet_hub.data.sources import read_labelled
-from resnet_hub.inference.optimize import check_compiler
+from resnet_hub.inference.optimize import CALIBRATION_IMAGES, check_compiler
 from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.datasets import find_dataset
 from resnet_hub.training.network import architecture_of
@@ -27,8 +27,6 @@ from resnet_hub.training.trainer import Trainer
 from resnet_hub.utils.distributed import choose_device, first_goes_first, world_size
 from resnet_hub.utils.errors import InputError, ResnetHubError, did_you_mean
 from resnet_hub.utils.memory import keep_freed_memory
-
-CALIBRATION = 300  #: about this number of training images sets the ranges of a teacher in int8
 
 
 def train(
@@ -88,7 +86,7 @@ def train(
         task = Task.of(kept, recipe.dataset)
         teacher = _load_teacher(recipe, where, task)
         if teacher and teacher_int8:
-            sample = kept.pixels[:: max(1, len(kept) // CALIBRATION)]
+            sample = kept.pixels[:: max(1, len(kept) // CALIBRATION_IMAGES)]
             teacher.quantise(normalise(sample, task.mean, task.std).to(where))
     trainer = Trainer(recipe, kept.to(where), teacher, compile, bf16, task=task)
     if resume:

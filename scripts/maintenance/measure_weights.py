@@ -34,10 +34,11 @@ from resnet_hub.data.images import Images
 from resnet_hub.data.sources import read_labelled
 from resnet_hub.demo.energy import TABLE as ENERGY
 from resnet_hub.demo.energy import Threshold, find_threshold, read_thresholds
-from resnet_hub.exporting.export import CALIBRATION_IMAGES, export
+from resnet_hub.exporting.export import export
 from resnet_hub.inference.evaluate import Metrics, evaluate
 from resnet_hub.inference.logits import Outputs, compute_outputs
 from resnet_hub.inference.ood import ood_scores, separation
+from resnet_hub.inference.optimize import CALIBRATION_IMAGES
 from resnet_hub.registry.loading import load_model
 from resnet_hub.tables.weights import RESNET_HUB, TABLE, WEIGHTS, Weights, read_table, write_table
 from resnet_hub.utils.errors import InputError, MissingExtraError

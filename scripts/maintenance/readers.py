@@ -11,7 +11,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from measuring import Clock
 from torch import Tensor, nn
 
 from resnet_hub import load_model, optimize
@@ -179,19 +179,10 @@ def versions(packages: tuple[str, ...]) -> list[str] | None:
         return None
 
 
-def speed(run: Run, images: Any) -> float:
+def speed(run: Run, x: Tensor) -> float:
     """Return images per second: the median of `ROUNDS` rounds of at least `SECONDS` seconds."""
-    run(images)
-    start = time.perf_counter()
-    run(images)
-    calls = max(1, round(SECONDS / (time.perf_counter() - start)))
-    rates = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        for _ in range(calls):
-            run(images)
-        rates.append(calls * len(images) / (time.perf_counter() - start))
-    return median(rates)
+    clock = Clock(lambda images: run(images.numpy()), x, SECONDS)
+    return median(len(x) / clock() for _ in range(ROUNDS))
 
 
 def main(name: str = 'cifar_resnet20.cifar10') -> None:
@@ -209,7 +200,7 @@ def main(name: str = 'cifar_resnet20.cifar10') -> None:
             with tempfile.TemporaryDirectory() as folder, torch.no_grad():
                 run, expected = reader.open(network, x, Path(folder)), network(x).numpy()
                 errors.append(np.abs(run(x.numpy()) - expected).max() / np.abs(expected).max())
-                speeds.append(f'{speed(run, x.numpy()):,.0f}')
+                speeds.append(f'{speed(run, x):,.0f}')
         print(f'| {title} | {found[0]} | {reader.reads} | {max(errors):.0e} | {speeds[0]} | {speeds[1]} |', flush=True)
 
 
