@@ -1,33 +1,25 @@
 """Read the tensors of a checkpoint file without running any code in it.
 
-The formats are safetensors, torch's zip files, torch's older pickles, and zip files that contain one of them. torch's
-restricted unpickler reads the pickles. Besides tensors it allows a fixed list of harmless types.
+The formats are safetensors, torch's zip files, torch's older pickles, and zip files that contain one of them.
 """
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import hashlib
 import io
 import json
-import pathlib
-import re
 import stat
 import struct
-import types
-import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import safetensors.torch
-import torch
 
+from resnet_hub.checkpoints.pickles import read_pickle
+from resnet_hub.checkpoints.refusal import first_line
 from resnet_hub.utils.errors import InputError
 from resnet_hub.utils.files import digest
 
@@ -36,7 +28,6 @@ PICKLES = ('.bin', '.pth', '.pt', '.th', '.ckpt')
 _MODEL_SUFFIXES = (*PICKLES, '.t7', '.tar', '.pkl', '.safetensors')
 _FOLDER = 0x10  # file attribute of MS-DOS in zip files
 _MAX_INFLATION = 50  # weights hardly compress; a record that claims a higher ratio could fill the memory
-_PROTOCOL_3_AND_LATER = {*b'BC\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95\x96\x97\x98'}  #: operation codes
 
 #: the first bytes of files in other formats, and what the user can do
 _OTHER_FORMATS: list[tuple[bytes | tuple[bytes, ...], str]] = [
@@ -57,6 +48,7 @@ class Source(NamedTuple):
     tree: Any  #: nested containers with tensors in them
     sha256: str  #: SHA-256 of the file, in hexadecimal
     file: Path | bytes  #: the path of the checkpoint, or its bytes if it is in a zip file
+    classes: tuple[str, ...] = ()  #: classes of the pickle whose objects were read as plain dicts
 
     def digest(self, algorithm: str) -> str:
         """Return the digest of the file for 'sha256', and of the checkpoint in it for any other algorithm."""
@@ -85,13 +77,13 @@ def read(path: str | Path) -> Source:
             digested = pool.submit(digest, path)
             try:
                 file, name = unpack(path, path.name)
-                tree = _parse(file, name)
+                tree, classes = _parse(file, name)
             finally:
                 sha256 = digested.result()
                 after = path.stat()
                 if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
                     raise InputError(f'{path} changes while it is read: wait until it is written, then try again')
-            return Source(tree, sha256, file)
+            return Source(tree, sha256, file, classes)
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror or error}; check the path') from error
 
@@ -133,7 +125,7 @@ def unpack(file: Path | bytes, name: str, nested: bool = False) -> tuple[Path | 
         except InputError:
             raise
         except (zipfile.BadZipFile, zlib.error, *_DAMAGE) as error:
-            raise InputError(f'{name} is a damaged zip archive ({_line(error)}): download it again') from error
+            raise InputError(f'{name} is a damaged zip archive ({first_line(error)}): download it again') from error
 
 
 #: exceptions that Python's parsers raise on damaged bytes, besides their own types
@@ -163,16 +155,15 @@ def _check_record(archive: zipfile.ZipFile, item: zipfile.ZipInfo, name: str) ->
         )
 
 
-def _parse(file: Path | bytes, name: str) -> Any:
+def _parse(file: Path | bytes, name: str) -> tuple[Any, tuple[str, ...]]:
     with _open(file) as stream:
         head = stream.read(32)
         for magic, what in _OTHER_FORMATS:
             if head.startswith(magic):
                 raise InputError(f'{name} is {what}')
         if head[8:9] == b'{':
-            return _parse_safetensors(stream, file, name)
-        stream.seek(0)
-        return _parse_torch(stream, name, head)
+            return _parse_safetensors(stream, file, name), ()
+        return read_pickle(stream, name)
 
 
 def _parse_safetensors(stream: Any, file: Path | bytes, name: str) -> Any:
@@ -183,7 +174,7 @@ def _parse_safetensors(stream: Any, file: Path | bytes, name: str) -> Any:
         json.loads(header, object_pairs_hook=_unique)  # safetensors takes the last of two tensors with one name
         return tensors
     except (safetensors.SafetensorError, *_DAMAGE) as error:
-        raise InputError(f'{name} is a damaged safetensors file ({_line(error)}): download it again') from error
+        raise InputError(f'{name} is a damaged safetensors file ({first_line(error)}): download it again') from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -192,98 +183,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [key for key, _ in pairs]
         raise ValueError(f'its header has {max(names, key=names.count)!r} twice')
     return result
-
-
-def _parse_torch(stream: Any, name: str, head: bytes) -> Any:
-    with warnings.catch_warnings(), torch.serialization.safe_globals(_safe_globals()):
-        warnings.simplefilter('ignore')  # warnings about old pickle protocols and storages; problems are raised
-        try:
-            return torch.load(stream, map_location=_keep_size, weights_only=True)
-        except Exception as error:  # the restricted unpickler may raise anything on damaged or hostile bytes
-            if needed := _find_code(str(error)):
-                advice = (
-                    f'where you trust it and its classes are installed, run python -c "import torch; torch.save(torch.load('
-                    f"{name!r}, weights_only=False).state_dict(), 'weights.pth')\" (or save only the state_dict of what it "
-                    'holds) and convert weights.pth'
-                )
-                is_class = needed.rpartition('.')[2][:1].isupper() or ' ' in needed
-                raise InputError(
-                    f'{name} is not a plain state dict: it needs {needed}, and unpickling that would run code; nothing was '
-                    f'run; {advice if is_class else "get weights from a source you trust"}'
-                ) from error
-            raise InputError(
-                f'{name} is damaged, or not a PyTorch or safetensors file ({_line(error)}): it begins with the bytes '
-                f'{head[:4].hex(" ")}; download it again'
-            ) from error
-
-
-def _keep_size(storage: Any, location: str) -> Any:
-    """Keep a storage on the CPU, and prevent it from growing.
-
-    If a pickle claims more numbers for a tensor than the file has, torch enlarges the storage with uninitialised memory.
-    A storage that numpy shares cannot grow.
-    """
-    torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
-    return storage
-
-
-def _find_code(message: str) -> str:
-    """Return what a pickle needs besides tensors and plain containers; '' if the error has another cause."""
-    found = re.search(r'(?:GLOBAL|reduce for unrecognized function) (\S+)', message)
-    operand = re.search(r'Unsupported operand (\d+)', message)
-    if operand and int(operand[1]) in _PROTOCOL_3_AND_LATER:
-        return 'a reader of pickle protocol 3 or newer'
-    return found[1].strip('`.,') if found else ''
-
-
-def _line(error: object, limit: int = 160) -> str:
-    """Return the beginning of an error message on one line, without torch's advice to run the pickle."""
-    text = str(error)
-    if 'WeightsUnpickler error:' in text:
-        text = text.partition('WeightsUnpickler error:')[2].strip().partition('\n')[0]
-    text = ' '.join(text.split()) or type(error).__name__
-    return text if len(text) <= limit else text[:limit] + ' …'
-
-
-class _PlainDict:
-    """Replaces a subclass of dict by a dict, so that its items are read and its code does not run."""
-
-    def __new__(cls, *_: Any) -> dict[Any, Any]:  # type: ignore[misc]
-        return {}
-
-
-_DICTS = (
-    'collections.defaultdict',
-    'pytorch_lightning.utilities.parsing.AttributeDict',
-    'lightning_fabric.utilities.data.AttributeDict',
-    'lightning.fabric.utilities.data.AttributeDict',
-)
-_PATHS = ('pathlib.PosixPath', 'pathlib.PurePosixPath', 'pathlib._local.PosixPath')
-_BUILTINS = (dict, list, tuple, int, float, bool, str)
-_NUMBERS = {code: np.dtype(code) for code in '?bhilqBHILQefd'}
-
-
-def _dtype(code: str, *_: Any) -> Any:
-    """Return a numpy dtype of numbers. Structured dtypes are refused, because numpy could read beyond its data."""
-    return _NUMBERS[np.dtype(code).char]
-
-
-def _safe_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """Return the types that are allowed beside tensors in a pickle: those that only hold values."""
-    values: list[Any] = [np.float64(0), np.zeros(1)]
-    scalar, array = (value.__reduce__()[0] for value in values)  # the functions that numpy's pickles of both call
-    return [
-        argparse.Namespace,
-        types.SimpleNamespace,
-        *((_PlainDict, name) for name in _DICTS),
-        datetime.datetime,
-        datetime.date,
-        datetime.timedelta,
-        *((pathlib.PurePosixPath, name) for name in _PATHS),  # a path that can be made on any system
-        *((kind, f'{module}.{kind.__name__}') for kind in _BUILTINS for module in ('builtins', '__builtin__')),
-        *((scalar, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
-        *((array, f'numpy.{core}.multiarray._reconstruct') for core in ('core', '_core')),
-        (_dtype, 'numpy.dtype'),
-        np.ndarray,
-        *{type(item) for item in _NUMBERS.values()},
-    ]

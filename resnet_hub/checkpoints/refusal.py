@@ -25,6 +25,15 @@ def show(key: object) -> str:
     return text if len(text) <= 90 else f'{text[:60]}…{text[-25:]}'
 
 
+def first_line(error: object, limit: int = 160) -> str:
+    """Return the beginning of an error message on one line, without torch's advice to run the pickle."""
+    text = str(error)
+    if 'WeightsUnpickler error:' in text:
+        text = text.partition('WeightsUnpickler error:')[2].strip().partition('\n')[0]
+    text = ' '.join(text.split()) or type(error).__name__
+    return text if len(text) <= limit else text[:limit] + ' …'
+
+
 def find_hint(key: str) -> str:
     """Return the kind of network that the name of a tensor shows; '' if it shows none."""
     return next((what for pattern, what in OTHER_NETWORKS if re.search(pattern, key)), '')

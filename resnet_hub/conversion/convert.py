@@ -124,7 +124,7 @@ def convert_checkpoint(
         sha256=content.sha256,
         weights=weights,
         dropped=found.dropped,
-        notes=found.notes,
+        notes=[*(f'objects of {name} are read as plain dicts' for name in content.classes), *found.notes],
         assumptions=list_assumptions(found, weights),
     )
     del content

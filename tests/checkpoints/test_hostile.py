@@ -71,8 +71,16 @@ class Gadget:
         return self.call
 
 
+class Toucher:
+    """A class that acts when it is called."""
+
+    def __init__(self, target: str) -> None:
+        Path(target).touch()
+
+
 #: functions of the file that a gadget would create, and their arguments
 GADGETS: dict[str, Callable[[Path], Gadget]] = {
+    'a class': lambda target: Gadget(Toucher, str(target)),
     'os.system': lambda target: Gadget(os.system, f'touch {target}'),
     'eval': lambda target: Gadget(builtins.eval, f'open({str(target)!r}, "w").close()'),
     'exec': lambda target: Gadget(builtins.exec, f'open({str(target)!r}, "w").close()'),
@@ -116,10 +124,29 @@ class Net(nn.Linear):
     """A class of the owner's."""
 
 
-def test_whole_pickled_modules_and_scripts_are_refused_with_the_line_to_run(tmp_path: Path) -> None:
-    torch.save(Net(2, 2), tmp_path / 'module.pth')
+class Options(dict[str, Any]):
+    """A dictionary with attributes, as EasyDict, yacs and OmegaConf have them."""
+
+    def __init__(self, **items: Any) -> None:
+        super().__init__(**items)
+        self.frozen = True
+
+
+class Meter:
+    """An object whose attributes are tensors and other objects."""
+
+    def __init__(self) -> None:
+        self.total, self.options = torch.ones(3, 3), Options()
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_whole_pickled_modules_and_scripts_are_refused_with_the_line_to_run(zipped: bool, tmp_path: Path) -> None:
+    torch.save(Net(2, 2), tmp_path / 'module.pth', _use_new_zipfile_serialization=zipped)
     line = refused(tmp_path / 'module.pth', tmp_path / 'net')
     assert 'test_hostile.Net' in line and "torch.load('module.pth', weights_only=False).state_dict()" in line
+    beside = {'net': Net(2, 2), 'acc': torch.tensor(93.0), 'args': Options(lr=0.1)}
+    torch.save(beside, tmp_path / 'module.pth', _use_new_zipfile_serialization=zipped)
+    assert 'it needs tests.checkpoints.test_hostile.Net' in refused(tmp_path / 'module.pth', tmp_path / 'net')
     torch.jit.script(nn.Linear(2, 2)).save(tmp_path / 'script.pt')
     assert "torch.jit.load('script.pt').state_dict()" in refused(tmp_path / 'script.pt', tmp_path / 'net')
 
@@ -142,6 +169,21 @@ def test_values_beside_the_weights_are_read(state: State, tmp_path: Path) -> Non
         torch.save({'model': state, **beside}, tmp_path / 'net.pth', _use_new_zipfile_serialization=zipped)
         found = recognise(read(tmp_path / 'net.pth').tree)
         assert all(torch.equal(found.state_dict[key], state[key]) for key in state)
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_objects_of_unknown_classes_beside_the_weights_are_read_as_dicts(
+    zipped: bool, state: State, tmp_path: Path
+) -> None:
+    beside = {'args': Options(lr=0.1, model=Options(name='resnet')), 'meter': Meter(), 'kind': Meter}
+    torch.save({'net': state, **beside}, tmp_path / 'net.pth', _use_new_zipfile_serialization=zipped)
+    source = read(tmp_path / 'net.pth')
+    assert source.tree['args'] == {'lr': 0.1, 'model': {'name': 'resnet'}}
+    assert source.classes == tuple(f'tests.checkpoints.test_hostile.{name}' for name in ('Options', 'Meter'))
+    found = recognise(source.tree)
+    assert all(torch.equal(found.state_dict[key], state[key]) for key in state)
+    converted = convert_checkpoint(tmp_path / 'net.pth', tmp_path / 'net', dataset='cifar10')
+    assert converted.notes[0] == 'objects of tests.checkpoints.test_hostile.Options are read as plain dicts'
 
 
 # ------------------------------------------------------------------------------------------------------ broken files
