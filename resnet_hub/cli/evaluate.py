@@ -188,7 +188,7 @@ def _configuration(name: str) -> dict[str, Any] | None:
     if format_of(name):
         return None
     if name.startswith('local-dir:'):
-        from resnet_hub.checkpoints.folder import check_folder
+        from resnet_hub.weights.folder import check_folder
 
         folder = Path(name.removeprefix('local-dir:'))
         check_folder(folder)
@@ -250,11 +250,11 @@ def _measure(args: argparse.Namespace, models: _Models, name: str, picture: Path
 
 def _fit_temperature(args: argparse.Namespace, models: _Models, name: str, model: Any) -> float:
     """Fit a temperature on the training images that a run held out."""
-    from resnet_hub.checkpoints.folder import CONFIG_FILE
     from resnet_hub.inference.evaluate import labels_for
     from resnet_hub.inference.logits import compute_outputs
     from resnet_hub.inference.temperature import fit_temperature
     from resnet_hub.training.task import split
+    from resnet_hub.weights.folder import CONFIG_FILE
 
     file = Path(name.removeprefix('local-dir:')) / CONFIG_FILE
     config = json.loads(file.read_text(encoding='utf-8')) if name.startswith('local-dir:') else {}

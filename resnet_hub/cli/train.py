@@ -97,9 +97,9 @@ def _run(args: argparse.Namespace) -> None:
 
 def _recipe_path(args: argparse.Namespace) -> Path | None:
     """Return the file of the recipe: that of the user, of the package, or of the run to resume; None for no file."""
-    from resnet_hub.checkpoints.folder import RECIPE_FILE
     from resnet_hub.tables.weights import recipe_file
     from resnet_hub.utils.errors import InputError, did_you_mean
+    from resnet_hub.weights.folder import RECIPE_FILE
 
     if not args.recipe:
         path = Path(args.output) / RECIPE_FILE

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resnet_hub.checkpoints.folder import CARD_FILE, CONFIG_FILE, make_config, new_folder, write_folder
 from resnet_hub.checkpoints.layouts import find_layout, to_layout
 from resnet_hub.checkpoints.read import read
 from resnet_hub.checkpoints.recognise import recognise, separate
@@ -29,6 +28,7 @@ from resnet_hub.inference.evaluate import Metrics, evaluate
 from resnet_hub.models import ResidualNet
 from resnet_hub.utils.errors import InputError
 from resnet_hub.utils.files import encode, replacing
+from resnet_hub.weights.folder import CARD_FILE, CONFIG_FILE, make_config, new_folder, write_folder
 
 
 @dataclass(frozen=True)

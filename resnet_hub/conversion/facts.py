@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnet_hub.checkpoints.folder import CONFIG_FILE
 from resnet_hub.checkpoints.network import Network
 from resnet_hub.checkpoints.read import Source
 from resnet_hub.checkpoints.recognise import Recognised
@@ -21,6 +20,7 @@ from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.datasets import DATASETS, find_dataset
 from resnet_hub.tables.weights import WEIGHTS
 from resnet_hub.utils.errors import InputError
+from resnet_hub.weights.folder import CONFIG_FILE
 
 Numbers = Sequence[float]
 

@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 import torch
 
-from resnet_hub.checkpoints.folder import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE
 from resnet_hub.checkpoints.read import PICKLES
 from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.weights import WEIGHTS, tags
 from resnet_hub.utils.errors import InputError, did_you_mean
 from resnet_hub.weights.fetch import fetch
+from resnet_hub.weights.folder import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE
 
 _HUB = 'hf-hub:'
 

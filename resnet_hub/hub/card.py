@@ -46,7 +46,7 @@ def make_card(
 
     Args:
         source: timm's name of the network, for the usage examples: 'hf-hub:OWNER/NAME' or 'local-dir:FOLDER'.
-        config: config.json, see `checkpoints.folder.make_config`.
+        config: config.json, see `weights.folder.make_config`.
         results: evaluation.json, see `package.read_results`. None takes the figures in config.json that a conversion
             measured.
         license: SPDX identifier. None takes that of the published weights if the network has these, else 'unknown'.

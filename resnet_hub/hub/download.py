@@ -8,12 +8,12 @@ from pathlib import Path, PureWindowsPath
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from resnet_hub.checkpoints.folder import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE, check_folder, new_folder
 from resnet_hub.checkpoints.read import PICKLES, read
 from resnet_hub.hub.package import check_repo_id, read_config
 from resnet_hub.utils.errors import InputError, ResnetHubError
 from resnet_hub.utils.files import digest
 from resnet_hub.utils.hub_client import DamagedError, ask
+from resnet_hub.weights.folder import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE, check_folder, new_folder
 
 
 def download(

@@ -17,12 +17,12 @@ from typing import Any, ClassVar
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from resnet_hub.checkpoints.folder import CARD_FILE, CONFIG_FILE
 from resnet_hub.exporting.export import export
 from resnet_hub.exporting.options import INPUT
 from resnet_hub.hub.card_check import MARK, is_own_card
 from resnet_hub.hub.package import Package, encode_json
 from resnet_hub.registry.loading import load_model
+from resnet_hub.weights.folder import CARD_FILE, CONFIG_FILE
 
 SUFFIX = '-ONNX'  #: suffix of the repository's name, as is usual on the Hub
 FLOAT_FILE, INT8_FILE = 'onnx/model.onnx', 'onnx/model_quantized.onnx'

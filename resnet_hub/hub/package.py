@@ -13,15 +13,6 @@ from typing import Any, ClassVar
 import torch
 from huggingface_hub.utils import validate_repo_id
 
-from resnet_hub.checkpoints.folder import (
-    CARD_FILE,
-    CONFIG_FILE,
-    CURVES_FILE,
-    EVALUATION_FILE,
-    HISTORY_FILE,
-    RECIPE_FILE,
-    WEIGHTS_FILE,
-)
 from resnet_hub.hub.card import make_card, measured_by_conversion
 from resnet_hub.hub.card_check import (
     METRICS,
@@ -36,6 +27,15 @@ from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.training.recipe import Recipe
 from resnet_hub.utils.errors import InputError, ResnetHubError
+from resnet_hub.weights.folder import (
+    CARD_FILE,
+    CONFIG_FILE,
+    CURVES_FILE,
+    EVALUATION_FILE,
+    HISTORY_FILE,
+    RECIPE_FILE,
+    WEIGHTS_FILE,
+)
 
 #: files that are copied if the folder has them
 _EXTRAS = (RECIPE_FILE, HISTORY_FILE, CURVES_FILE)

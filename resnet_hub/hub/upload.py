@@ -12,10 +12,10 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-from resnet_hub.checkpoints.folder import CARD_FILE
 from resnet_hub.hub.package import Package, prepare
 from resnet_hub.utils.errors import InputError, ResnetHubError
 from resnet_hub.utils.hub_client import DamagedError, ask
+from resnet_hub.weights.folder import CARD_FILE
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def load_model(name: str, device: str | None = None, backend: str | None = None)
     if ':' not in name:
         _check_name(name)
     if name.startswith('local-dir:'):
-        from resnet_hub.checkpoints.folder import check_folder
+        from resnet_hub.weights.folder import check_folder
 
         check_folder(name.removeprefix('local-dir:'))
     where = choose_device(device)

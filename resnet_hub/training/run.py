@@ -12,15 +12,6 @@ from typing import Any
 
 import torch
 
-from resnet_hub.checkpoints.folder import (
-    CONFIG_FILE,
-    CURVES_FILE,
-    HISTORY_FILE,
-    RECIPE_FILE,
-    WEIGHTS_FILE,
-    make_config,
-    write_folder,
-)
 from resnet_hub.data.images import Images
 from resnet_hub.inference.evaluate import evaluate
 from resnet_hub.training.network import model_args
@@ -30,6 +21,15 @@ from resnet_hub.training.trainer import Trainer
 from resnet_hub.utils.distributed import copy_from_first, is_first
 from resnet_hub.utils.errors import ResnetHubError
 from resnet_hub.utils.files import halve, remove_leftovers, replacing
+from resnet_hub.weights.folder import (
+    CONFIG_FILE,
+    CURVES_FILE,
+    HISTORY_FILE,
+    RECIPE_FILE,
+    WEIGHTS_FILE,
+    make_config,
+    write_folder,
+)
 
 _logger = logging.getLogger(__name__)
 CHECKPOINT_FILE = 'checkpoint.pt'

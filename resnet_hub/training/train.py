@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from resnet_hub.checkpoints.folder import CONFIG_FILE, WEIGHTS_FILE
 from resnet_hub.data.images import Images, normalise
 from resnet_hub.data.sources import read_labelled
 from resnet_hub.inference.optimize import CALIBRATION_IMAGES, check_compiler
@@ -27,6 +26,7 @@ from resnet_hub.training.trainer import Trainer
 from resnet_hub.utils.distributed import choose_device, first_goes_first, world_size
 from resnet_hub.utils.errors import InputError, ResnetHubError, did_you_mean
 from resnet_hub.utils.memory import keep_freed_memory
+from resnet_hub.weights.folder import CONFIG_FILE, WEIGHTS_FILE
 
 
 def train(

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from resnet_hub.checkpoints.folder import WEIGHTS_FILE
 from resnet_hub.checkpoints.read import unpack
 from resnet_hub.checkpoints.recognise import native_state_dict
 from resnet_hub.tables.weights import WEIGHTS, Weights
@@ -21,6 +20,7 @@ from resnet_hub.utils.files import replacing, save_weights
 from resnet_hub.utils.http import UnreachableError, download_file
 from resnet_hub.utils.version import __version__
 from resnet_hub.weights.cache import cached_file, check_digest, find
+from resnet_hub.weights.folder import WEIGHTS_FILE
 
 #: a function that downloads a file into a folder and returns its path
 _Download = Callable[[Path], Path]

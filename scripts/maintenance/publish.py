@@ -24,7 +24,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this clone's package, whatever is installed
 from resnet_hub import cli
-from resnet_hub.checkpoints.folder import CONFIG_FILE, EVALUATION_FILE, RECIPE_FILE, WEIGHTS_FILE
 from resnet_hub.data.sources import read_labelled
 from resnet_hub.hub.package import prepare
 from resnet_hub.inference.ood import evaluate_ood
@@ -44,6 +43,7 @@ from resnet_hub.tables.weights import (
 from resnet_hub.training.recipe import Recipe
 from resnet_hub.utils.errors import InputError, ResnetHubError
 from resnet_hub.utils.files import replacing
+from resnet_hub.weights.folder import CONFIG_FILE, EVALUATION_FILE, RECIPE_FILE, WEIGHTS_FILE
 
 LARGEST = 2_000_000  #: bytes of weights that come with the package
 

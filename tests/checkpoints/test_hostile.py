@@ -24,7 +24,6 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from resnet_hub.checkpoints import folder as folder_module
 from resnet_hub.checkpoints import read as read_module
 from resnet_hub.checkpoints.read import read
 from resnet_hub.checkpoints.recognise import recognise
@@ -32,6 +31,7 @@ from resnet_hub.checkpoints.vocabulary import WRAPPERS
 from resnet_hub.conversion.convert import convert_checkpoint
 from resnet_hub.models import CifarResNet, PreActResNet
 from resnet_hub.utils.errors import InputError
+from resnet_hub.weights import folder as folder_module
 from tests.oracles import randomise
 
 State = dict[str, Tensor]

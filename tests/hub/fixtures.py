@@ -182,8 +182,8 @@ def write_network(folder: Path, architecture: str = 'cifar_resnet8', seed: int =
     """A model folder with random weights and statistics."""
     import timm
 
-    from resnet_hub.checkpoints.folder import make_config, write_folder
     from resnet_hub.tables.datasets import DATASETS
+    from resnet_hub.weights.folder import make_config, write_folder
 
     dataset = DATASETS['cifar10']
     torch.manual_seed(seed)

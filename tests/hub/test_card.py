@@ -6,12 +6,12 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from resnet_hub.checkpoints.folder import make_config
 from resnet_hub.hub.card import make_card
 from resnet_hub.hub.card_check import MARK, check_card
 from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.utils.errors import InputError
+from resnet_hub.weights.folder import make_config
 
 CIFAR10 = DATASETS['cifar10']
 RESULT = {'dataset': 'cifar10', 'split': 'test', 'top1': 92.23, 'top5': 99.71, 'nll': 0.2871, 'images': 10000}

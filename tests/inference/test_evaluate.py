@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from resnet_hub.checkpoints.folder import make_config, write_folder
 from resnet_hub.data.images import Images, normalise
 from resnet_hub.data.sources import read_labelled
 from resnet_hub.inference import logits as running
@@ -38,6 +37,7 @@ from resnet_hub.registry.loading import load_model
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.utils.errors import InputError, ResnetHubError
 from resnet_hub.utils.plots import plot_confusion
+from resnet_hub.weights.folder import make_config, write_folder
 from tests.conftest import ROOT, write_parquet
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.2, 0.3)

@@ -17,10 +17,10 @@ from PIL import Image
 from torch import nn
 
 from resnet_hub import InputError, optimize, predict
-from resnet_hub.checkpoints.folder import make_config, write_folder
 from resnet_hub.data.decode import find_images, read_image
 from resnet_hub.inference.transform import make_transform, normalise_like
 from resnet_hub.tables.datasets import DATASETS
+from resnet_hub.weights.folder import make_config, write_folder
 from tests.conftest import ROOT
 
 CAT = ROOT / 'tests' / 'images' / 'cat.jpg'

@@ -7,12 +7,12 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from resnet_hub.checkpoints.folder import make_config, write_folder
 from resnet_hub.data.images import normalise
 from resnet_hub.data.sources import load_images
 from resnet_hub.inference.temperature import fit_temperature
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.training.task import split
+from resnet_hub.weights.folder import make_config, write_folder
 
 
 def sampled(count, scale):

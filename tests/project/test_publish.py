@@ -18,7 +18,6 @@ import torch
 from safetensors.torch import load_file
 
 from resnet_hub import __version__, evaluate_ood
-from resnet_hub.checkpoints.folder import make_config, write_folder
 from resnet_hub.data.images import Images
 from resnet_hub.hub.package import prepare
 from resnet_hub.tables import weights as catalog
@@ -29,6 +28,7 @@ from resnet_hub.utils.errors import ResnetHubError
 from resnet_hub.utils.files import digest, halve
 from resnet_hub.weights.cache import cached_file, find
 from resnet_hub.weights.fetch import fetch
+from resnet_hub.weights.folder import make_config, write_folder
 from tests.conftest import ROOT, write_parquet
 from tests.hub.fixtures import clients, hub, server, write_network  # noqa: F401
 

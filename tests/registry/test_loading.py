@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from resnet_hub.checkpoints.folder import make_config, write_folder
 from resnet_hub.models import CifarResNet
 from resnet_hub.registry.loading import as_model, load_model
 from resnet_hub.utils.errors import InputError, ResnetHubError
+from resnet_hub.weights.folder import make_config, write_folder
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ assert not [name for name in dir(resnet_hub) if name.startswith('_') and name !=
         ('from resnet_hub import PreActResNet', []),
         ('import resnet_hub.registry.loading', []),
         ('import resnet_hub.registry.create', []),
-        ('import resnet_hub.checkpoints.folder', []),
+        ('import resnet_hub.weights.folder', []),
     ],
     ids=lambda value: ' '.join(value).strip() or 'plain' if isinstance(value, list) else value.strip().splitlines()[-1],
 )
@@ -171,7 +171,7 @@ def test_threads_that_import_timm_and_us_at_once(switch, run_python):
 import importlib, sys, threading
 sys.setswitchinterval(1e-5)
 names = ['timm', 'resnet_hub.registry.loading', 'resnet_hub.models', 'resnet_hub.tables.weights', 'resnet_hub']
-names += ['resnet_hub.checkpoints.folder', 'resnet_hub.registry.entrypoints', 'timm']
+names += ['resnet_hub.weights.folder', 'resnet_hub.registry.entrypoints', 'timm']
 start, errors = threading.Barrier(len(names)), []
 
 def work(name):

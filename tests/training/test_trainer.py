@@ -18,13 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from resnet_hub import InputError, Recipe, ResnetHubError, evaluate, train
-from resnet_hub.checkpoints.folder import make_config, write_folder
 from resnet_hub.data.images import normalise
 from resnet_hub.data.sources import load_images
 from resnet_hub.tables.datasets import DATASETS
 from resnet_hub.training.objective import Objective, Teacher
 from resnet_hub.training.task import Task, split
 from resnet_hub.training.trainer import Trainer
+from resnet_hub.weights.folder import make_config, write_folder
 from tests.conftest import ROOT, needed, write_parquet
 
 RECIPE = Recipe(
