@@ -20,7 +20,7 @@ from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.datasets import DATASETS, find_dataset
 from resnet_hub.tables.weights import WEIGHTS
 from resnet_hub.utils.errors import InputError
-from resnet_hub.weights.folder import CONFIG_FILE
+from resnet_hub.weights.folder import CHECKPOINT_FILE, CONFIG_FILE
 
 Numbers = Sequence[float]
 
@@ -66,6 +66,7 @@ def read_config(path: Path, sha256: str, network: Network) -> Constants:
 
     The result is empty if the config.json is missing, belongs to another program or network, or was a guess itself. Its
     architecture must be that of the file, or a ResNet of timm ('resnet18'), whose stem people replace for small images.
+    If it has a digest, the file must have this digest, or be the checkpoint of the training run that wrote both.
     """
     try:
         config = json.loads((path.parent / CONFIG_FILE).read_text(encoding='utf-8'))
@@ -77,7 +78,7 @@ def read_config(path: Path, sha256: str, network: Network) -> Constants:
         belongs = (
             ((name, args) == network.architecture() or (name.startswith(_OF_TIMM) and name not in ARCHITECTURES))
             and config.get('num_classes', cfg.get('num_classes', network.num_classes)) == network.num_classes
-            and config.get('sha256', sha256) == sha256
+            and (config.get('sha256', sha256) == sha256 or ('recipe' in config and path.name == CHECKPOINT_FILE))
         )
         if not belongs or config.get('normalisation') == 'assumed':
             return Constants()
@@ -179,7 +180,8 @@ def _read_labels(path: Path, num_classes: int) -> tuple[str, ...]:
     try:
         names = tuple(line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f'cannot read the labels in {path} ({error}): give a text file, one name per line') from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f'cannot read the labels in {path} ({reason}): give a text file, one name per line') from error
     if len(names) != num_classes:
         raise InputError(f'{path} has {len(names)} labels, but the checkpoint has {num_classes} classes')
     return names

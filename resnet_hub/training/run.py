@@ -22,6 +22,7 @@ from resnet_hub.utils.distributed import copy_from_first, is_first
 from resnet_hub.utils.errors import ResnetHubError
 from resnet_hub.utils.files import halve, remove_leftovers, replacing
 from resnet_hub.weights.folder import (
+    CHECKPOINT_FILE,
     CONFIG_FILE,
     CURVES_FILE,
     HISTORY_FILE,
@@ -32,7 +33,6 @@ from resnet_hub.weights.folder import (
 )
 
 _logger = logging.getLogger(__name__)
-CHECKPOINT_FILE = 'checkpoint.pt'
 SAVE_EVERY = 30  #: smallest number of seconds between two checkpoints
 SAVE_SHARE = 0.05  #: largest share of the time in which checkpoints and plots may be written
 

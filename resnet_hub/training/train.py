@@ -20,13 +20,13 @@ from resnet_hub.training.network import architecture_of
 from resnet_hub.training.objective import Teacher
 from resnet_hub.training.optimizer import make_optimizer
 from resnet_hub.training.recipe import Recipe
-from resnet_hub.training.run import CHECKPOINT_FILE, Run
+from resnet_hub.training.run import Run
 from resnet_hub.training.task import Task, known_dataset, split, usual_size
 from resnet_hub.training.trainer import Trainer
 from resnet_hub.utils.distributed import choose_device, first_goes_first, world_size
 from resnet_hub.utils.errors import InputError, ResnetHubError, did_you_mean
 from resnet_hub.utils.memory import keep_freed_memory
-from resnet_hub.weights.folder import CONFIG_FILE, WEIGHTS_FILE
+from resnet_hub.weights.folder import CHECKPOINT_FILE, CONFIG_FILE, WEIGHTS_FILE
 
 
 def train(
@@ -156,17 +156,24 @@ def _check_optimizer(recipe: Recipe) -> None:
 
 
 def _read_images(recipe: Recipe, data: Any) -> tuple[Recipe, Images]:
-    """Read the training images. Return the recipe, completed with their data set, size and channels, and the images."""
+    """Read the training images. Return the recipe, completed with their data set and channels, and the images.
+
+    `size` stays 0, so that the recipe does not resize other images when it is used again. config.json has the size.
+    """
     if isinstance(data, tuple):
         pixels, labels = map(torch.as_tensor, data)
         data = Images(pixels, labels)
     if isinstance(data, Images):
         images = data.check()
-        return replace(recipe, size=images.pixels.shape[1], channels=images.pixels.shape[3]), images
-    source = data or recipe.dataset or 'cifar10'
-    found = read_labelled(source, 'train', dataset=recipe.dataset or None)
-    size = recipe.size or usual_size(found, recipe.channels)
-    return replace(recipe, dataset=recipe.dataset or known_dataset(found), size=size), found.load(size, recipe.channels)
+        _, height, _, channels = images.pixels.shape
+        recipe = replace(recipe, size=height if recipe.size else 0, channels=channels)
+    else:
+        source = data or recipe.dataset or 'cifar10'
+        found = read_labelled(source, 'train', dataset=recipe.dataset or None)
+        images = found.load(recipe.size or usual_size(found, recipe.channels), recipe.channels)
+        recipe = replace(recipe, dataset=recipe.dataset or known_dataset(found))
+    replace(recipe, size=images.pixels.shape[1])  # checks that `image_sizes` leaves epochs at this size
+    return recipe, images
 
 
 def _split(recipe: Recipe, images: Images) -> tuple[Images, Images]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -191,9 +192,14 @@ class Trainer:
                 f'{path} is from an earlier version, whose runs cannot be resumed: start a new run with another -o'
             )
         before = {**asdict(Recipe()), **state['recipe']}  # an older version may lack fields
-        changed = [k for k, v in asdict(self.recipe).items() if before[k] != v]
+        same_size = {before['size'], self.recipe.size} <= {0, self.images.pixels.shape[1]}  # 0: that of the images
+        changed = [k for k, v in asdict(self.recipe).items() if before[k] != v and not (k == 'size' and same_size)]
         if changed:
-            raise InputError(f'{path} was trained with another {", ".join(changed)}: resume with its own recipe.toml')
+            values = ', '.join(f'{name} = {json.dumps(before[name])}' for name in changed)
+            raise InputError(
+                f'{path} was trained with {values}, and a run keeps its recipe: resume without other values, or start a '
+                f'new run from its weights by --init local-dir:{path.parent}'
+            )
         if state['task'] != self._task_state():
             raise InputError(f'{path} was trained on other images: resume with the same --data')
         if state.get('bf16', self.bf16) != self.bf16:

@@ -25,6 +25,7 @@ CARD_FILE = 'README.md'
 #: what `resnet-hub evaluate local-dir:FOLDER --json` prints: a list of model, dataset, split, top1, top5, nll, images
 EVALUATION_FILE = 'evaluation.json'
 RECIPE_FILE = 'recipe.toml'
+CHECKPOINT_FILE = 'checkpoint.pt'  #: the state of a training run, from which it is resumed
 HISTORY_FILE = 'history.csv'
 CURVES_FILE = 'curves.png'
 _MODEL_FILES = {WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, '.gitattributes'}

@@ -1,6 +1,7 @@
 """Fine-tuning on real images that no table knows: scikit-learn's digits (8×8, grey), and patches of its photographs."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import timm
 import torch
 from PIL import Image
 
-from resnet_hub import Images, InputError, evaluate, load_model, predict, train
+from resnet_hub import Images, InputError, convert_checkpoint, evaluate, load_model, predict, train
 from resnet_hub.training.task import Task, describe_classes, measure_pixels, split
 
 datasets = pytest.importorskip('sklearn.datasets')
@@ -42,11 +43,11 @@ def tuned(digits, tmp_path_factory):
 
 
 def test_a_network_learns_digits_from_a_folder(tuned, digits, command):
-    """Size, classes and normalisation come from the images, and are written down."""
+    """Size, classes and normalisation come from the images, and are written down. The recipe fits images of other sizes."""
     config = json.loads((tuned / 'config.json').read_text())
     assert config['label_names'] == sorted('zero one two three four five six seven eight nine'.split())
     cfg = config['pretrained_cfg']
-    assert cfg['input_size'] == [1, 8, 8] and config['recipe']['size'] == 8 and config['recipe']['dataset'] == ''
+    assert cfg['input_size'] == [1, 8, 8] and config['recipe']['size'] == 0 and config['recipe']['dataset'] == ''
     pixels = np.stack([np.asarray(Image.open(path)) for path in digits.glob('train/*/*.png')]) / 255
     assert cfg['mean'] == pytest.approx([pixels.mean()], abs=0.01) and cfg['std'] == pytest.approx(
         [pixels.std()], abs=0.01
@@ -55,6 +56,16 @@ def test_a_network_learns_digits_from_a_folder(tuned, digits, command):
     assert metrics.images == 297 and metrics.top1 > 80
     printed = json.loads(command('evaluate', f'local-dir:{tuned}', '--data', digits, '--json').out)
     assert printed[0]['top1'] == metrics.top1
+
+
+def test_its_checkpoint_converts_with_the_names_and_the_normalisation_in_config_json(tuned, tmp_path):
+    config = json.loads((tuned / 'config.json').read_text())
+    found = convert_checkpoint(tuned / 'checkpoint.pt', tmp_path / 'net')
+    assert [*found.mean] == config['pretrained_cfg']['mean'] and [*found.label_names] == config['label_names']
+    for file, name in (('checkpoint.pt', 'other.pt'), ('config.json', 'config.json')):
+        shutil.copyfile(tuned / file, tmp_path / name)
+    with pytest.raises(InputError, match='give --mean and --std'):  # the digest in config.json is not of this file
+        convert_checkpoint(tmp_path / 'other.pt', tmp_path / 'other')
 
 
 def test_the_result_predicts_the_names_of_the_classes(tuned, digits):
@@ -123,6 +134,11 @@ def test_what_fine_tuning_refuses(photographs, tmp_path):
         train(data=(torch.rand(8, 8, 8, 3), torch.zeros(8, dtype=torch.int64)), output=tmp_path / 'run')
     with pytest.raises(InputError, match='crop must be below 8'):
         train(data=(photographs.pixels[:, :8, :8], photographs.labels), batch_size=8, crop=8, output=tmp_path / 'run')
+    with pytest.raises(InputError, match=r"image_sizes '16:8 32:2' leaves no epoch at full size"):
+        train(data=photographs, epochs=10, image_sizes='16:8 32:2', size=24, output=tmp_path / 'run')
+    with pytest.raises(InputError, match=r"image_sizes '16:8 32:2' leaves no epoch at full size"):
+        small = photographs.pixels[:, :16, :16], photographs.labels
+        train(data=small, epochs=10, batch_size=8, image_sizes='16:8 32:2', output=tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
 

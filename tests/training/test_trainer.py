@@ -120,7 +120,7 @@ def test_a_run_is_neither_overwritten_nor_invented(finished, tiny_data, tmp_path
         train(RECIPE, finished, tiny_data[0])
     with pytest.raises(InputError, match=r'nothing to resume: .*checkpoint\.pt does not exist'):
         train(RECIPE, tmp_path, tiny_data[0], resume=True)
-    with pytest.raises(InputError, match=r'was trained with another seed, lr'):
+    with pytest.raises(InputError, match=r'was trained with seed = 0, lr = 0\.05, and a run keeps'):
         train(replace(RECIPE, lr=1.0, seed=7), finished, tiny_data[0], resume=True)
     bf16 = torch.load(finished / 'checkpoint.pt', weights_only=True)['bf16']
     with pytest.raises(InputError, match=f'was trained with --{"" if bf16 else "no-"}bf16: resume with that option'):
@@ -134,9 +134,12 @@ def test_a_checkpoint_without_a_newer_field_of_the_recipe_is_resumed(tiny_data, 
     del state['recipe']['conv_drop_rate']
     torch.save(state, tmp_path / 'checkpoint.pt')
     trainer.load(tmp_path / 'checkpoint.pt')
+    state['recipe']['size'] = 32  # which earlier versions wrote in place of 0
+    torch.save(state, tmp_path / 'checkpoint.pt')
+    trainer.load(tmp_path / 'checkpoint.pt')
     state['recipe']['cutout'] = 8
     torch.save(state, tmp_path / 'checkpoint.pt')
-    with pytest.raises(InputError, match='was trained with another cutout'):
+    with pytest.raises(InputError, match='was trained with cutout = 8'):
         trainer.load(tmp_path / 'checkpoint.pt')
 
 
