@@ -8,7 +8,7 @@ from typing import Any
 
 from resnet_hub.data.formats import files_of_split
 from resnet_hub.tables.datasets import Dataset
-from resnet_hub.utils.errors import InputError
+from resnet_hub.utils.errors import InputError, ResnetHubError
 
 HUB = 'hf://datasets/'
 
@@ -20,7 +20,13 @@ def fetch_known(row: Dataset, split: str) -> Path:
     from resnet_hub.utils.hub_client import ask
 
     wanted: Any = {'repo_type': 'dataset', 'allow_patterns': f'{row.folder}/{split}-*.parquet'}
-    return Path(ask(row.repo, lambda: snapshot_download(row.repo, **wanted))) / row.folder
+    folder = Path(ask(row.repo, lambda: snapshot_download(row.repo, **wanted))) / row.folder
+    if not any(folder.glob(f'{split}-*.parquet')):  # without a connection, huggingface_hub returns what the cache has
+        raise ResnetHubError(
+            f'{row.repo}: the Hub cannot be reached, and its cache lacks the {split} images; check the connection and run '
+            'it again'
+        )
+    return folder
 
 
 def fetch(address: str, split: str) -> Path:

@@ -81,7 +81,8 @@ def _metadata(
         datasets=[DATASETS[name].repo for name in _datasets(config, results)] or None,
         base_model=_base_model(config),
     )
-    if results:
+    known = [result for result in results if result['dataset'] in DATASETS]  # the Hub knows no others
+    if known:
         data.model_name = _title(source)
         data.eval_results = [
             EvalResult(
@@ -94,7 +95,7 @@ def _metadata(
                 metric_value=result[key],
                 metric_name=name,
             )
-            for result in results
+            for result in known
             for key, (kind, name, *_) in METRICS.items()
             if key in result
         ]
@@ -155,7 +156,7 @@ def _sections(
 
 
 def _what_it_is(config: Mapping[str, Any]) -> str:
-    row = ARCHITECTURES[config['architecture']]
+    row, (_, height, width) = ARCHITECTURES[config['architecture']], config['pretrained_cfg']['input_size']
     args = {
         k: v for k, v in config.get('model_args', {}).items() if k not in ('num_classes', 'in_chans', 'global_pool')
     }
@@ -164,7 +165,7 @@ def _what_it_is(config: Mapping[str, Any]) -> str:
     classes = ', '.join(_inline(name) for name in (config.get('label_names') or [])[:10])
     more = ', …' if len(config.get('label_names') or []) > 10 else ''
     return (
-        f'`{config["architecture"]}`{changed}: a {row.family.title} for 32×32 images, {sum(layers)} '
+        f'`{config["architecture"]}`{changed}: a {row.family.title} for {height}×{width} images, {sum(layers)} '
         f'{block} blocks, {config["num_classes"]} classes{f" ({classes}{more})" if classes else ""}.'
     )
 
@@ -186,11 +187,11 @@ def _figures(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _usage(source: str, config: Mapping[str, Any]) -> str:
-    channels = config.get('model_args', {}).get('in_chans', 3)
+    channels, height, width = config['pretrained_cfg']['input_size']
     if channels == 3:
         x = "transform(Image.open('cat.jpg').convert('RGB'))[None]"
     else:
-        x = f'torch.rand(1, {channels}, 32, 32)  # normalised images'
+        x = f'torch.rand(1, {channels}, {height}, {width})  # normalised images'
     label = "model.pretrained_cfg['label_names'][best]" if config.get('label_names') else 'best'
     blocks = [
         f"""## Use

@@ -92,7 +92,7 @@ def check_card(
             f'{theirs[1].publisher.license}: correct the card, or remove it to have it written anew'
         )
     said = {(r.dataset_type, r.dataset_split, r.metric_name): r.metric_value for r in data.eval_results or ()}
-    for result in results:
+    for result in (result for result in results if result['dataset'] in DATASETS):
         for key, (_, metric, *_) in METRICS.items():
             value = said.get((DATASETS[result['dataset']].repo, result['split'], metric))
             if key in result and value not in (None, result[key]):

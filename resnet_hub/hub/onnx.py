@@ -89,11 +89,11 @@ def prepare_onnx(package: Package, calibrate: str | Path | None = None, check: s
 
 def _export(model: Any, **options: Any) -> bytes:
     """Return an ONNX file that maps a picture, float32 (1, 3, H, W) with values 0 … 255, to logits."""
-    import onnx
-    from onnx import TensorProto, compose, helper
-
     with tempfile.TemporaryDirectory() as folder:
         path = export(model, Path(folder, 'model.onnx'), with_preprocessing=True, **options).path
+        import onnx  # after the export, which says what to install if it is missing
+        from onnx import TensorProto, compose, helper
+
         network = onnx.load(path)
     nodes = [
         helper.make_node('Squeeze', [INPUT, 'first'], ['image']),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
@@ -40,6 +41,7 @@ from resnet_hub.weights.folder import (
 #: files that are copied if the folder has them
 _EXTRAS = (RECIPE_FILE, HISTORY_FILE, CURVES_FILE)
 _LOCAL = 'local-dir:'
+_DATA_NAME = re.compile(r'[\w. /-]+')  #: name of a data set that no table knows, without signs that Markdown reads
 
 
 @dataclass(frozen=True)
@@ -242,12 +244,13 @@ def read_results(folder: Path, config: Mapping[str, Any]) -> list[dict[str, Any]
     if rounded:
         raise InputError(f'{path} was measured in another precision: run `resnet-hub evaluate --json` without --bf16')
     for result in results:
-        classes = DATASETS[result['dataset']].classes if result['dataset'] in DATASETS else ()
+        row = DATASETS.get(result['dataset'])
+        fits = len(row.classes) == config['num_classes'] if row else bool(_DATA_NAME.fullmatch(result['dataset']))
         numbers = [result[key] for key in (*METRICS, 'images') if key in result]
         sound = all(isinstance(x, int | float) and math.isfinite(x) and x >= 0 for x in numbers)
-        if not (len(classes) == config['num_classes'] and sound and max(result['top1'], result['top5']) <= 100):
+        if not (fits and sound and max(result['top1'], result['top5']) <= 100):
             raise InputError(f'{path} does not fit {folder}: {result}; run `resnet-hub evaluate --json` again')
-        if result['split'] not in ('test', 'train'):
+        if result['split'] not in ('test', 'val', 'train'):
             raise InputError(f'{path}: unknown split {result["split"]!r}; run `resnet-hub evaluate --json` again')
     return results
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import nullcontext
 from pathlib import Path
 
 import timm
@@ -14,6 +15,7 @@ from resnet_hub.runtimes.formats import format_of
 from resnet_hub.tables.weights import WEIGHTS
 from resnet_hub.utils.distributed import choose_device
 from resnet_hub.utils.errors import InputError, ResnetHubError, did_you_mean
+from resnet_hub.utils.hub_client import explain_refusal, time_limit
 
 
 def as_model(model: nn.Module | str | Path, device: str | None = None) -> nn.Module:
@@ -57,10 +59,14 @@ def load_model(name: str, device: str | None = None, backend: str | None = None)
     if name.startswith('local-dir:'):
         from resnet_hub.weights.folder import check_folder
 
-        check_folder(name.removeprefix('local-dir:'))
+        folder = Path(name.removeprefix('local-dir:'))
+        if not folder.is_dir():
+            raise InputError(f'{name}: {folder} is not a folder; give one that train, convert or download wrote')
+        check_folder(folder)
     where = choose_device(device)
     try:
-        model = timm.create_model(name, pretrained=True)
+        with time_limit() if name.startswith('hf-hub:') else nullcontext():
+            model = timm.create_model(name, pretrained=True)
     except ResnetHubError:
         raise
     except Exception as error:
@@ -91,12 +97,12 @@ def _check_name(name: str) -> None:
 
 def _explain(name: str, error: Exception) -> ResnetHubError | None:
     """Return the error to show if a file, the connection or the model's config caused `error`; None for a bug."""
-    from resnet_hub.utils.hub_client import is_network
-
     reason = ' '.join(str(error).split())
+    if line := explain_refusal(error):
+        return ResnetHubError(f'{name}: {line}')
     if isinstance(error, FileNotFoundError):
         return InputError(f'{name}: {reason}')
-    if isinstance(error, OSError | SafetensorError | pickle.UnpicklingError) or is_network(error):
+    if isinstance(error, OSError | SafetensorError | pickle.UnpicklingError):
         return ResnetHubError(f'{name}: {reason}')
     if ':' in name and not _config_makes_a_network(name):
         if isinstance(error, KeyError) and error.args == ('architecture',):

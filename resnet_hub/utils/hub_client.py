@@ -40,8 +40,11 @@ class DamagedError(ResnetHubError):
     """The bytes that arrived are not the bytes that were sent."""
 
 
-class _UnreachableError(Exception):
-    """The host of a request cannot be resolved or connected to."""
+class UnreachableError(OfflineModeIsEnabled):
+    """The host of a request cannot be resolved or connected to.
+
+    huggingface_hub does the same as in its offline mode: it does not try again, and takes what its cache has.
+    """
 
 
 def ask(what: str, operation: Callable[[], _T]) -> _T:
@@ -64,11 +67,11 @@ def ask(what: str, operation: Callable[[], _T]) -> _T:
     """
     for pause in (*_PAUSES, None):
         try:
-            with _time_limit():
+            with time_limit():
                 return operation()
         except Exception as error:
             if pause is None or not _may_pass(error):
-                line = _explain(error)
+                line = explain(error)
                 if line is None:
                     raise
                 kind = InputError if isinstance(error, HFValidationError) else ResnetHubError
@@ -83,7 +86,7 @@ _reached: set[tuple[str, int]] = set()  #: hosts and ports that were reachable s
 
 
 @contextmanager
-def _time_limit() -> Iterator[None]:
+def time_limit() -> Iterator[None]:
     """Give every request a time limit while the block runs. Blocks may overlap in several threads.
 
     Most requests of huggingface_hub have no limit, and some ask for none explicitly. Therefore a hook sets the limit
@@ -119,7 +122,7 @@ def _check_reachable(url: Any) -> None:
     """Try once to connect to a host that is new. huggingface_hub would try several times, for 24 seconds.
 
     Raises:
-        _UnreachableError: the host cannot be resolved or connected to.
+        UnreachableError: the host cannot be resolved or connected to.
     """
     host, port = url.host, url.port or {'http': 80, 'https': 443}[url.scheme]
     if (host, port) in _reached or (getproxies().get(url.scheme) and not proxy_bypass(host)):  # a proxy resolves names
@@ -127,8 +130,14 @@ def _check_reachable(url: Any) -> None:
     try:
         socket.create_connection((host, port), timeout=min(TIMEOUT, _CONNECT_TIMEOUT)).close()
     except OSError as error:
-        raise _UnreachableError(f'{host}: {error.strerror or error}') from error
+        raise UnreachableError(f'{host}: {error.strerror or error}') from error
     _reached.add((host, port))
+
+
+def explain_refusal(error: BaseException) -> str | None:
+    """Return what happened and what to do if the Hub or the connection caused `error`; None for other causes."""
+    of_hub = isinstance(error, HfHubHTTPError | LocalEntryNotFoundError | OfflineModeIsEnabled | HFValidationError)
+    return explain(error) if of_hub or is_network(error) else None
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -187,11 +196,13 @@ def _retry_after(error: BaseException) -> int:
     return int(value) if value.isdigit() else 0
 
 
-def _explain(error: BaseException) -> str | None:
+def explain(error: BaseException) -> str | None:
     """Return what happened and what to do, in one line; None if neither the Hub, the network nor the disk failed."""
     if _is_refused_transfer(error):
         return 'what arrived at the Hub is not what was sent; run it again'
     error = _cause(error)
+    if isinstance(error, UnreachableError):
+        return f'the Hub cannot be reached ({error}); check the connection and run it again'
     for kind, sentence in _SENTENCES:
         if isinstance(error, kind):
             return sentence
@@ -201,8 +212,6 @@ def _explain(error: BaseException) -> str | None:
         return _STATUS.get(status, f'the Hub refuses it ({status} {" ".join(reason.split())}); check the request')
     if isinstance(error, DamagedError):
         return str(error)
-    if isinstance(error, _UnreachableError):
-        return f'the Hub cannot be reached ({error}); check the connection and run it again'
     if is_network(error):
         return f'the Hub cannot be reached ({type(error).__name__}); check the connection and run it again'
     if isinstance(error, OSError) and error.errno in _NO_SPACE:

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from resnet_hub.utils import hub_client as client
-from tests.hub.fixtures import clients, hub, network, server, write_network  # noqa: F401
+from tests.hub.fixtures import ROOT, clients, hub, network, server, write_network  # noqa: F401
 from tests.hub.server import STALL
 from tests.hub.test_download import planted, read  # noqa: F401
 from tests.hub.test_upload import sent
@@ -219,9 +219,7 @@ def test_a_full_disk(cached, hub, clients, planted, tmp_path):
     assert read(tmp_path / 'out') == planted
 
 
-def test_nobody_answers(hub, clients, network, tmp_path):
-    """One attempt: neither we nor the client wait and try again."""
-    code = """
+NOBODY = """
 import time
 from huggingface_hub import constants
 import resnet_hub.hub.upload as u, resnet_hub.hub.download as d
@@ -230,9 +228,26 @@ constants.HUGGINGFACE_CO_URL_TEMPLATE = constants.HUGGINGFACE_CO_URL_TEMPLATE.re
 constants.ENDPOINT = nowhere
 time.sleep = None  # whoever would use it fails
 """
-    for command in (['upload', str(network), 'me/net'], ['download', 'me/net', '-o', str(tmp_path / 'out')]):
-        done = clients.run(f'{code}\nresult = main({command!r})')
+PREDICT = ['predict', str(ROOT / 'tests' / 'images' / 'cat.jpg'), '--model', 'hf-hub:me/net']
+
+
+def test_nobody_answers(hub, clients, network, tmp_path):
+    """One attempt: neither we nor the client wait and try again."""
+    upload, download = ['upload', str(network), 'me/net'], ['download', 'me/net', '-o', str(tmp_path / 'out')]
+    train = ['train', '--dataset', 'cifar10', '-o', str(tmp_path / 'run')]
+    for command in (upload, download, PREDICT, train):
+        done = clients.run(f'{NOBODY}\nresult = main({command!r})')
         assert done.code == 1 and one_line(done) and 'the Hub cannot be reached (127.0.0.1: ' in done.err, done
+
+
+def test_nobody_answers_but_the_cache_has_the_files(hub, clients, planted, tmp_path):
+    load = "import resnet_hub\nresult = resnet_hub.load_model('hf-hub:me/net', 'cpu').training"
+    for code in (load, f'{NOBODY}\n{load}'):
+        done = clients.run(code)
+        assert done.code == 0, done
+    command = ['download', 'me/net', '-o', str(tmp_path / 'out')]
+    done = clients.run(f'{NOBODY}\nresult = main({command!r})')
+    assert done.code == 1 and one_line(done) and 'the Hub cannot be reached (127.0.0.1: ' in done.err, 'not verified'
 
 
 def test_retry_after_is_respected_and_bounded(monkeypatch):

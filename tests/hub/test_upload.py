@@ -9,13 +9,15 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from resnet_hub.hub.card_check import MARK
+from resnet_hub.hub.onnx import prepare_onnx
 from resnet_hub.hub.package import prepare
 from resnet_hub.hub.upload import push_folders, push_to_hub, repo_ids
 from resnet_hub.training.recipe import Recipe
-from resnet_hub.utils.errors import InputError
+from resnet_hub.utils.errors import InputError, MissingExtraError
 from tests.conftest import ROOT
 from tests.hub.fixtures import RESULT, TOKEN, clients, hub, network, server, write_network  # noqa: F401
 
@@ -296,6 +298,21 @@ def test_an_upload_without_options_keeps_license_and_description(hub, clients, n
 def test_a_license_that_spdx_does_not_know_is_warned_about(license, known, network, caplog):
     assert f'license: {license.lower()}\n' in prepare(network, 'me/net', license=license).card
     assert (f"SPDX knows no license '{license}'" in caplog.text) is not known
+
+
+def test_figures_on_images_that_no_table_knows_are_in_the_card(network):
+    (network / 'evaluation.json').write_text(json.dumps([{**RESULT, 'dataset': 'my_images', 'images': 40}, RESULT]))
+    card = prepare(network, 'me/net').card
+    assert '| my_images | test | 40 | 91.25 |' in card and '| cifar10 | test | 10,000 | 91.25 |' in card
+    written = ModelCard(card).data.eval_results
+    assert {result.dataset_name for result in written} == {'cifar10'}, 'the Hub knows no other'
+
+
+def test_javascript_without_the_packages_for_onnx(network, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'onnx', None)
+    monkeypatch.delitem(sys.modules, 'resnet_hub.exporting.onnx', raising=False)
+    with pytest.raises(MissingExtraError, match=r'the package onnx is not installed; install it by pip install'):
+        prepare_onnx(prepare(network, 'me/net'))
 
 
 def test_what_a_conversion_measured_is_in_the_card(network):
