@@ -21,7 +21,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 failed on the way, 2 unusable input or options, 130 interrupted.
     """
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args, unknown = parser.parse_known_args(argv)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    if unknown:
+        args.error(f'unrecognized arguments: {" ".join(unknown)}')
     try:
         with warnings.catch_warnings():  # restores `showwarning` at its end
             warnings.showwarning = lambda message, *_, **__: _print_error(args.command, str(message))
@@ -57,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f'{TRACEBACK}=1 in the environment shows the traceback of every error.',
     )
     parser.add_argument('--version', action='version', version=f'resnet-hub {__version__}')
-    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    commands = parser.add_subparsers(dest='command', metavar='COMMAND')
     for command in (list, predict, evaluate, train, convert, export, upload, download, demo):
         command.add(commands)
     return parser

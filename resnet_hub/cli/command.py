@@ -18,7 +18,7 @@ def add_command(
         epilog='examples:\n' + '\n'.join(f'  resnet-hub {example}' for example in examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, error=command.error)
     return command
 
 

@@ -136,14 +136,18 @@ def _check(args: argparse.Namespace) -> bool:
 class _Models:
     """Loads one model at a time, and reads the images of each data set once.
 
-    What does not fit together is refused before anything is downloaded.
+    Names that do not exist and images that do not fit are refused before anything is downloaded or measured.
     """
 
     def __init__(self, args: argparse.Namespace, device: str, read: bool) -> None:
         from resnet_hub.inference.evaluate import find_source
+        from resnet_hub.registry.loading import check_name
 
         self.args, self.device = args, device
         self.read: dict[Any, Any] = {}
+        for name in args.models:
+            with _about(name):
+                check_name(name)
         for name in args.models if read else ():
             with _about(name):
                 cfg = _configuration(name)
@@ -315,12 +319,15 @@ def _about(model: str) -> Iterator[None]:
         raise
 
 
+_PICTURES = {'.png', '.jpg', '.jpeg', '.gif', '.webp', '.svg', '.pdf', '.eps'}
+
+
 def _picture_files(path: str | None, models: Sequence[str]) -> dict[str, Path]:
     """Return the picture of each model: `path` itself where it is a PNG of one model, else a file in the folder `path`."""
     if not path:
         return {}
     target = Path(path)
-    if target.suffix.lower() != '.png' and not target.is_file():
+    if target.suffix.lower() not in _PICTURES and not target.is_file():
         return {model: target / f'{re.sub(r"[^a-zA-Z0-9_.-]+", "_", model)}.png' for model in models}
     if target.suffix.lower() == '.png' and len({*models}) == 1:
         return {models[0]: target}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ _FORMATS = {
 
 
 def print_json(content: Any) -> None:
-    print(json.dumps(content, indent=2))
+    """Print JSON, with each list of numbers on one line."""
+    text = json.dumps(content, indent=2)
+    print(re.sub(r'\[\n\s+([-+.,\s\w]+)\n\s+\]', lambda found: f'[{" ".join(found[1].split())}]', text))
 
 
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:

@@ -78,7 +78,10 @@ def read_labelled(
         raise InputError(f'{source}: no such file or folder{did_you_mean(str(source), DATASETS)}')
     images = _read(path, split, row, need_labels)
     if row and images.classes not in ((), row.classes):
-        raise InputError(f'{source} is not {dataset}: its classes are {", ".join(images.classes)}')
+        shown = f'{", ".join(images.classes[:10])}{" …" * (len(images.classes) > 10)}'
+        raise InputError(
+            f"{source} is not {dataset}: its classes are {shown}; leave out --dataset, or with a recipe add --dataset ''"
+        )
     images = replace(images, classes=row.classes if row else images.classes)
     _check_labels(images, need_labels)
     return replace(images, name=dataset or (images.name if images.name in DATASETS else repo or images.name))

@@ -216,7 +216,8 @@ def dataset_of(cfg: Mapping[str, Any], name: str | None = None) -> str:
     fitting = [key for key, dataset in candidates.items() if len(dataset.classes) == cfg['num_classes']]
     if not fitting:
         counts = ', '.join(f'{key} has {len(dataset.classes)}' for key, dataset in candidates.items())
-        raise InputError(f'the model has {cfg["num_classes"]} classes, but {counts}: give images with --data')
+        remedy = 'leave out --dataset' if name else 'give images with --data'
+        raise InputError(f'the model has {cfg["num_classes"]} classes, but {counts}: {remedy}')
     if cfg['input_size'][0] != 3:
         raise InputError(
             f'the model takes images of {cfg["input_size"][0]} channels, but the known data sets have 3: give images '

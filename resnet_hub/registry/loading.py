@@ -16,6 +16,7 @@ from resnet_hub.tables.weights import WEIGHTS
 from resnet_hub.utils.distributed import choose_device
 from resnet_hub.utils.errors import InputError, ResnetHubError, did_you_mean
 from resnet_hub.utils.hub_client import explain_refusal, time_limit
+from resnet_hub.weights.folder import check_folder
 
 
 def as_model(model: nn.Module | str | Path, device: str | None = None) -> nn.Module:
@@ -50,19 +51,13 @@ def load_model(name: str, device: str | None = None, backend: str | None = None)
     """
     if not isinstance(name, str):
         raise InputError(f'name must be the name of a model, not {type(name).__name__}: use such as cifar_resnet20')
+    check_name(name)
     if format_of(name):
         return load_exported(name, backend)
     if backend:
         raise InputError(f'{name} is not an exported file, and only these have a backend: leave backend out')
-    if ':' not in name:
-        _check_name(name)
     if name.startswith('local-dir:'):
-        from resnet_hub.weights.folder import check_folder
-
-        folder = Path(name.removeprefix('local-dir:'))
-        if not folder.is_dir():
-            raise InputError(f'{name}: {folder} is not a folder; give one that train, convert or download wrote')
-        check_folder(folder)
+        check_folder(name.removeprefix('local-dir:'))
     where = choose_device(device)
     try:
         with time_limit() if name.startswith('hf-hub:') else nullcontext():
@@ -77,12 +72,20 @@ def load_model(name: str, device: str | None = None, backend: str | None = None)
     return model.to(where).eval()
 
 
-def _check_name(name: str) -> None:
-    """Check that timm has a model of this name, and weights for it.
+def check_name(name: str) -> None:
+    """Check that there is a model of this name, as far as this machine knows. Nothing is loaded.
 
     Raises:
-        InputError: it has not.
+        InputError: there is no such file or folder, or timm has no such model, or no weights for it.
     """
+    if format_of(name):
+        if not Path(name).is_file():
+            raise InputError(f'{name}: no such file')
+        return
+    if name.startswith('local-dir:') and not Path(name.removeprefix('local-dir:')).is_dir():
+        raise InputError(f'{name}: no such folder; give one that train, convert or download wrote')
+    if ':' in name:
+        return
     architecture, _, tag = name.partition('.')
     near = did_you_mean(name, {*WEIGHTS, *timm.list_models()}) or '; resnet-hub list shows all names'
     if not timm.is_model(architecture):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from resnet_hub.utils.errors import InputError, did_you_mean
+from resnet_hub.utils.errors import InputError
 
 Triple = tuple[float, float, float]
 
@@ -79,5 +79,5 @@ def find_dataset(name: str) -> Dataset:
         InputError: no data set has that name.
     """
     if name not in DATASETS:
-        raise InputError(f'unknown data set {name!r}: use one of {", ".join(DATASETS)}{did_you_mean(name, DATASETS)}')
+        raise InputError(f'unknown data set {name!r}: use one of {", ".join(DATASETS)}')
     return DATASETS[name]

@@ -64,6 +64,8 @@ class Run:
             path.write_text(trainer.recipe.to_toml())
         _logger.info(_describe(trainer, len(self.held_out)))
         _logger.info(describe_classes(trainer.class_counts, trainer.task))
+        if trainer.history:
+            _logger.info(f'{len(trainer.history)} of {trainer.recipe.epochs} epochs are done')
         most, least = int(trainer.class_counts.max()), int(trainer.class_counts.min())
         if most > 3 * least and trainer.recipe.class_weights == 'none':
             _logger.info(

@@ -26,7 +26,14 @@ from resnet_hub.training.trainer import Trainer
 from resnet_hub.utils.distributed import choose_device, first_goes_first, world_size
 from resnet_hub.utils.errors import InputError, ResnetHubError, did_you_mean
 from resnet_hub.utils.memory import keep_freed_memory
-from resnet_hub.weights.folder import CHECKPOINT_FILE, CONFIG_FILE, WEIGHTS_FILE
+from resnet_hub.weights.folder import (
+    CHECKPOINT_FILE,
+    CONFIG_FILE,
+    CURVES_FILE,
+    HISTORY_FILE,
+    RECIPE_FILE,
+    WEIGHTS_FILE,
+)
 
 
 def train(
@@ -111,9 +118,12 @@ def _check_folder(output: Path, resume: bool) -> None:
         return
     if checkpoint.exists():
         raise InputError(f'{output} already holds a run: continue it with --resume, or give another folder with -o')
-    for name in (WEIGHTS_FILE, CONFIG_FILE):
+    for name in (WEIGHTS_FILE, CONFIG_FILE, HISTORY_FILE, CURVES_FILE):
         if (output / name).exists():
             raise InputError(f'{output} already holds a model ({name}): give another folder with -o')
+    recipe = output / RECIPE_FILE  # a run that was interrupted in its first epoch leaves it
+    if recipe.exists() and recipe.read_text(encoding='utf-8') != Recipe.from_file(recipe).to_toml():
+        raise InputError(f'{recipe} is a recipe of your own, which the run would replace: give another folder with -o')
 
 
 def _check_recipe(recipe: Recipe) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from resnet_hub.cli.output import print_json
 from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.weights import WEIGHTS
 
@@ -18,9 +19,9 @@ REFUSED = [
     ('predict net.onnx gone.png', 2, 'net.onnx is a model, not an image'),
     ('predict gone.png --model cifar_resnet20.cifar11', 2, 'did you mean cifar_resnet20.cifar10'),
     ('predict gone.png --model cifar_resnet101', 2, 'cifar_resnet101 has no pretrained weights'),
-    ('predict gone.png --model local-dir:nowhere', 2, 'Config file not found: nowhere/config.json'),
+    ('predict gone.png --model local-dir:nowhere', 2, 'local-dir:nowhere: no such folder; give one'),
     ('predict gone.png --topk 0', 2, 'must be at least 1'),
-    ('evaluate local-dir:nowhere --data .', 2, 'Config file not found: nowhere/config.json'),
+    ('evaluate local-dir:nowhere --data .', 2, 'local-dir:nowhere: no such folder; give one'),
     ('evaluate cifar_resnet20.cifar10 --data .', 2, '. holds no labelled images: expected'),
     ('evaluate cifar_resnet20.cifar10 --data . --dataset mnist', 2, "unknown data set 'mnist'"),
     ('train -o run --data . --epochs 0', 2, 'epochs must be at least 1'),
@@ -39,6 +40,9 @@ REFUSED = [
     ('train -o run --data . --opt adahessian', 2, 'adahessian needs second derivatives'),
     ('train -o run --data . --clip-grad inf', 2, 'clip_grad must be a finite number from 0, not inf'),
     ('train -o run --data . --crop 32', 2, 'crop must be from 0 to 31'),
+    ('evaluate cifar_resnet8.cifar10 cifar_resnet9 --data .', 2, "cifar_resnet9: unknown model 'cifar_resnet9'"),
+    ('evaluate cifar_resnet8.cifar10 net.onnx --data .', 2, 'net.onnx: no such file'),
+    ('evaluate cifar_resnet8.cifar10 --data . --confusion c.jpg', 2, 'take FILE.png for one model'),
 ]
 
 
@@ -83,6 +87,23 @@ def test_the_program_and_the_module():
         assert done.returncode == 0 and '1,210,410' in done.stdout and not done.stderr
     done = subprocess.run([installed, 'predict'], capture_output=True, text=True)
     assert done.returncode == 2 and 'required: IMAGE' in done.stderr
+
+
+def test_the_usage_of_the_command_is_shown(capsys):
+    from resnet_hub.cli import main
+
+    assert main([]) == 2
+    assert 'predict   classify images' in capsys.readouterr().err
+    with pytest.raises(SystemExit, match='2'):
+        main(['list', 'preact', 'wide'])
+    assert capsys.readouterr().err.startswith('usage: resnet-hub list [-h]')
+
+
+def test_json_has_a_list_of_numbers_on_one_line(capsys):
+    content = [{'text': 'a [ 1 ] b', 'matrix': [[1, 2.5], [-1e-9, None]], 'names': ['a'], 'none': []}]
+    print_json(content)
+    out = capsys.readouterr().out
+    assert json.loads(out) == content and '      [1, 2.5],\n' in out
 
 
 def test_evaluate_takes_no_model_option(capsys):

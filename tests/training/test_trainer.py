@@ -158,11 +158,15 @@ def test_a_checkpoint_from_a_gpu_is_resumed_on_a_processor(tiny_data, tmp_path):
 
 
 def test_a_finished_model_is_not_replaced(tiny_data, tmp_path):
-    for name in ('model.safetensors', 'config.json'):
+    for name in ('model.safetensors', 'config.json', 'history.csv'):
         (tmp_path / name).mkdir(parents=True)
         with pytest.raises(InputError, match=rf'already holds a model \({name}\)'):
             train(RECIPE, tmp_path, tiny_data[0])
         (tmp_path / name).rmdir()
+    (tmp_path / 'recipe.toml').write_text('epochs = 3  # more overfits\n')
+    with pytest.raises(InputError, match=r'recipe\.toml is a recipe of your own, which the run would replace'):
+        train(RECIPE, tmp_path, tiny_data[0])
+    assert (tmp_path / 'recipe.toml').read_text() == 'epochs = 3  # more overfits\n'
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_can_be_measured(tiny_data, tmp_path, monkeypatch, caplog):
