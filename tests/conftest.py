@@ -36,6 +36,15 @@ def published(data_root: Path) -> Path:
     return needed(data_root / 'checkpoints')
 
 
+@pytest.fixture(scope='session')
+def test_images(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the first 1,000 test images of CIFAR-10."""
+    (source,) = (data_root / 'cifar10').glob('test-*.parquet')
+    path = tmp_path_factory.mktemp('test_images') / source.name
+    pq.write_table(pq.read_table(source).slice(0, 1000), path)
+    return path.parent
+
+
 def needed(folder: Path) -> Path:
     """A folder of real data, or a skipped test."""
     if not folder.is_dir():

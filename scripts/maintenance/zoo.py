@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from matplotlib.transforms import Bbox
 from measuring import count_flops
+from torch import nn
 
 from resnet_hub.models import network_class
 from resnet_hub.tables.architectures import ARCHITECTURES
@@ -39,9 +40,12 @@ TICKS = (50, 60, 65, 70, 75, 80, 82, 84, 86, 88, 90, 92, 94, 95, 96, 97, 98)
 
 @functools.cache
 def multiply_adds(architecture: str) -> int:
-    """Return the multiply-adds for one 32×32 image, by PyTorch's counter, which counts each as two operations."""
-    row = ARCHITECTURES[architecture]
-    model = network_class(architecture)(**row.model_args(), device='meta').eval()
+    """Return the multiply-adds for one 32×32 image, by PyTorch's counter, which counts each as two operations.
+
+    The counter counts convolutions and matrix products. It is eight times as fast without the other layers.
+    """
+    row, without = ARCHITECTURES[architecture], {'norm_layer': nn.Identity, 'act_layer': nn.Identity}
+    model = network_class(architecture)(**row.model_args(), **without, device='meta').eval()
     return count_flops(model, torch.empty(1, 3, 32, 32, device='meta')) // 2
 
 
