@@ -158,16 +158,22 @@ def _layout(
     order: list[Point], sizes: Mapping[Point, Any], marks: Mapping[Point, Any], line: list[Bbox], frame: Bbox
 ) -> dict[Point, tuple[int, Bbox]]:
     """Return the nearest box for each name that is free when its turn comes, and its distance from the mark."""
-    taken = [*line, *(Bbox([mark - 4, mark + 4]) for mark in marks.values())]
+    boxes = [*line, *(Bbox([mark - 4, mark + 4]) for mark in marks.values())]
+    taken = np.array([box.get_points() for box in boxes])
     layout = {}
     for point in order:
         layout[point] = next(
             (distance, box)
             for distance, box in _places(marks[point], sizes[point])
-            if not box.count_overlaps(taken) and frame.count_contains([box.min, box.max]) == 2
+            if not _overlaps(box, taken) and frame.count_contains([box.min, box.max]) == 2
         )
-        taken.append(layout[point][1])
+        taken = np.append(taken, layout[point][1].get_points()[None], axis=0)
     return layout
+
+
+def _overlaps(box: Bbox, others: Any) -> bool:
+    """Return whether a box overlaps any other one. `Bbox.count_overlaps` converts all of them each time."""
+    return bool(((others[:, 0] < box.max) & (box.min < others[:, 1])).all(axis=1).any())
 
 
 def _boxes_along(start: Any, end: Any) -> list[Bbox]:
