@@ -26,6 +26,7 @@ from resnet_hub.training.task import Task, split
 from resnet_hub.training.trainer import Trainer
 from resnet_hub.weights.folder import make_config, write_folder
 from tests.conftest import ROOT, needed, write_parquet
+from tests.training.fixed_norms import train_with_fixed_norms
 
 RECIPE = Recipe(
     model='cifar_resnet8',
@@ -428,38 +429,6 @@ def test_a_teacher_sees_whole_images_where_the_student_sees_small_ones(tiny_data
     assert sizes[:2] == [(16, 16), (32, 32)]
 
 
-TRAIN_WITH_FIXED_NORMS = """
-import sys
-from pathlib import Path
-import torch
-from torch import nn
-from resnet_hub import Recipe
-from resnet_hub.data.sources import load_images
-from resnet_hub.utils.distributed import is_first, process_group
-from resnet_hub.training.trainer import Trainer
-
-data, target = sys.argv[1:]
-recipe = Recipe(model='cifar_resnet8', dataset='cifar10', epochs=2, batch_size=32, warmup_epochs=0, lr=0.01, cutout=8, clip_grad=0.5)
-
-
-def train():
-    trainer = Trainer(recipe, load_images('cifar10', 'train', data), bf16=False)
-    for module in trainer.model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval().train = lambda mode, module=module: module
-    trainer.itself = trainer  # as torch.compile does it: only the collector frees what refers to itself
-    loss = trainer.train_epoch()
-    if is_first():
-        torch.save({'loss': loss, 'model': trainer.model.state_dict()}, target)
-
-
-with process_group('cpu'):
-    train()
-names = [Path(task, 'comm').read_text() for task in Path('/proc/self/task').glob('*')]
-assert not [name for name in names if 'gloo' in name], names  # they could abort the process at its end
-"""
-
-
 def torchrun(processes, *arguments):
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
@@ -468,13 +437,9 @@ def torchrun(processes, *arguments):
 
 def test_two_processes_compute_the_gradients_of_one(tiny_data, tmp_path):
     """The same batches, shared: with the norms' statistics fixed, the same weights after an epoch."""
-    script, results = tmp_path / 'script.py', []
-    script.write_text(TRAIN_WITH_FIXED_NORMS)
-    for processes in (1, 2):
-        done = torchrun(processes, script, tiny_data[0], tmp_path / 'weights.pt')
-        assert done.returncode == 0, done.stderr
-        results.append(torch.load(tmp_path / 'weights.pt', weights_only=True))
-    one, two = results
+    done = torchrun(2, '-m', 'tests.training.fixed_norms', tiny_data[0], tmp_path / 'weights.pt')
+    assert done.returncode == 0, done.stderr
+    one, two = train_with_fixed_norms(tiny_data[0]), torch.load(tmp_path / 'weights.pt', weights_only=True)
     assert two['loss'] == pytest.approx(one['loss'], rel=1e-5)
     torch.testing.assert_close(two['model'], one['model'], rtol=1e-4, atol=1e-5)
 
@@ -489,5 +454,3 @@ def test_a_run_of_two_processes_is_resumed(tiny_data, tmp_path):
     done = torchrun(2, *command, '--resume')
     assert done.returncode == 0, done.stderr
     assert (tmp_path / 'run' / 'model.safetensors').exists()
-    done = torchrun(2, *command[:-1], 'cpu', '--batch-size', '33', '-o', tmp_path / 'odd')
-    assert done.returncode and 'batch_size must be a multiple of 2, the number of processes' in done.stderr
