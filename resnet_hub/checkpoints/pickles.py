@@ -26,11 +26,14 @@ _PROTOCOL_3_AND_LATER = {*b'BC\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95\x96\x97\x
 _MOST_CLASSES = 50  #: the file is read again for each class
 
 
-class _PlainDict:
-    """Replaces defaultdict by dict, because it could be given any function to call."""
+def _new_dict(*_: Any) -> dict[Any, Any]:
+    """Take the place of defaultdict, which could be given any function to call."""
+    return {}
 
-    def __new__(cls, *_: Any) -> dict[Any, Any]:  # type: ignore[misc]
-        return {}
+
+def _new_list(*_: Any) -> list[Any]:
+    """Take the place of deque, because the unpickler appends only to lists."""
+    return []
 
 
 class _UnknownClass:
@@ -56,7 +59,7 @@ class _UnknownClass:
 
 
 _PATHS = ('pathlib.PosixPath', 'pathlib.PurePosixPath', 'pathlib._local.PosixPath')
-_BUILTINS = (dict, list, tuple, int, float, bool, str)
+_BUILTINS = (dict, list, tuple, frozenset, int, float, bool, str)
 _NUMBERS = {code: np.dtype(code) for code in '?bhilqBHILQefd'}
 
 
@@ -72,7 +75,8 @@ def _safe_globals() -> list[Any]:
     return [
         argparse.Namespace,
         types.SimpleNamespace,
-        (_PlainDict, 'collections.defaultdict'),
+        (_new_dict, 'collections.defaultdict'),
+        (_new_list, 'collections.deque'),
         datetime.datetime,
         datetime.date,
         datetime.timedelta,

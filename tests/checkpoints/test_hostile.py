@@ -154,7 +154,7 @@ def test_whole_pickled_modules_and_scripts_are_refused_with_the_line_to_run(zipp
 def test_values_beside_the_weights_are_read(state: State, tmp_path: Path) -> None:
     import argparse
     import datetime
-    from collections import defaultdict
+    from collections import defaultdict, deque
 
     import numpy as np
 
@@ -163,6 +163,8 @@ def test_values_beside_the_weights_are_read(state: State, tmp_path: Path) -> Non
         'best': np.float64(93.1),
         'history': np.arange(3.0),
         'counts': defaultdict(list, a=[1]),
+        'last': deque([0.5, 0.4], maxlen=20),
+        'stages': frozenset({1, 2}),
         'when': datetime.datetime(2020, 1, 1),
     }
     for zipped in (True, False):
