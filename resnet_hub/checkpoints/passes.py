@@ -12,7 +12,7 @@ from torch import Tensor
 from resnet_hub.checkpoints.network import Network
 from resnet_hub.checkpoints.refusal import INCOMPLETE, OTHER, refuse, refuse_shape, refuse_tensor, show
 from resnet_hub.checkpoints.rename import Renamed
-from resnet_hub.checkpoints.vocabulary import INPUT_MEAN, INPUT_STD, parse_block, without_wrappers
+from resnet_hub.checkpoints.vocabulary import INPUT_MEAN, INPUT_STD, parse_block
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -72,17 +72,14 @@ def _check_mask(name: str, mask: Tensor, weight: Tensor) -> None:
         )
 
 
-def take_input_constants(
-    tensors: dict[str, Tensor], prefix: str
-) -> tuple[dict[str, Tensor], tuple[float, ...], tuple[float, ...]]:
+def take_input_constants(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[float, ...], tuple[float, ...]]:
     """Remove the mean and std of a layer before the stem that computes (x - mean) / std.
 
     Returns:
         The other tensors, the mean and the std; () and () if there is no such layer.
     """
-    names = {key: without_wrappers(key, prefix) for key in tensors if not parse_block(key.rpartition('.')[0])}
-    means = [key for key, name in names.items() if re.fullmatch(INPUT_MEAN, name)]
-    stds = [key for key, name in names.items() if re.fullmatch(INPUT_STD, name)]
+    outside = [key for key in tensors if not parse_block(key.rpartition('.')[0])]
+    means, stds = ([key for key in outside if re.fullmatch(row, key)] for row in (INPUT_MEAN, INPUT_STD))
     if not means and not stds:
         return tensors, (), ()
     values = [{tuple(map(float, tensors[key].double().flatten())) for key in keys} for keys in (means, stds)]

@@ -60,8 +60,8 @@ def recognise(tree: Any, key: str | None = None) -> Recognised:
     for name, tensor in found.tensors.items():
         check_tensor(name, tensor)
     tensors, masks, notes = apply_masks(found.tensors)
-    tensors, mean, std = take_input_constants(tensors, found.prefix)
-    renamed = rename(tensors, found.prefix)
+    tensors, mean, std = take_input_constants(tensors)
+    renamed = rename(tensors)
     network = find_network(renamed)
     renamed, folded = fold_biases(renamed, network)
     model = load_strictly(network, renamed)
@@ -71,7 +71,7 @@ def recognise(tree: Any, key: str | None = None) -> Recognised:
         state_dict=dict(model.state_dict()),
         sources=renamed.sources,
         layout=_spelling(renamed, network, found.prefix) + (f' under {show(found.name)}' if found.name else ''),
-        dropped={**dropped, **masks},
+        dropped={**dropped, **masks, **dict.fromkeys(renamed.second_names, 'a second name of another tensor')},
         notes=[*notes, *folded],
         mean=mean,
         std=std,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from itertools import chain
 from typing import NamedTuple
@@ -12,20 +12,12 @@ from torch import Tensor
 
 from resnet_hub.checkpoints.network import FAMILIES
 from resnet_hub.checkpoints.refusal import INCOMPLETE, OTHER, find_hint, refuse, refuse_shape, refuse_tensor, show
-from resnet_hub.checkpoints.vocabulary import (
-    CLASSIFIER,
-    FINAL_NORM,
-    FROM_2,
-    STEM,
-    STEM_NORM,
-    Place,
-    parse_block,
-    without_wrappers,
-)
+from resnet_hub.checkpoints.vocabulary import FINAL_NORM, FROM_2, OUTSIDE, SHORTCUT, Place, parse_block
 from resnet_hub.tables.family import Family
 
-#: for a branch that is an nn.Sequential: position in it -> number of the convolution or norm
-_SEQUENCE = {'conv': {0: 1, 3: 2, 6: 3}, 'norm': {1: 1, 4: 2, 7: 3}}
+#: for a branch that is an nn.Sequential: the distances between two successive layers. A norm follows its convolution
+#: directly; between a norm and the next convolution are an activation, and perhaps dropout
+_STEPS = {('conv', 'norm'): (1,), ('norm', 'conv'): (2, 3)}
 
 
 class Renamed(NamedTuple):
@@ -34,6 +26,7 @@ class Renamed(NamedTuple):
     family: Family
     tensors: dict[str, Tensor]
     sources: dict[str, str]  #: for each native key, the key in the source
+    second_names: list[str]  #: keys in the source of tensors that have another key there too
 
 
 class _Layer(NamedTuple):
@@ -41,7 +34,7 @@ class _Layer(NamedTuple):
 
     name: str
     tensors: dict[str, Tensor]
-    place: Place | None  #: its place in a residual block; None outside of the blocks
+    place: Place
 
     @property
     def kind(self) -> str:
@@ -52,32 +45,21 @@ class _Layer(NamedTuple):
         return '' if weight is None else {4: 'conv', 2: 'linear', 1: 'norm'}.get(weight.ndim, '')
 
 
-def rename(tensors: Mapping[str, Tensor], prefix: str) -> Renamed:
+def rename(tensors: Mapping[str, Tensor]) -> Renamed:
     """Give every tensor its native name.
 
     Args:
         tensors: a state dict with the names of any code base.
-        prefix: the beginning of all keys, before the names of the residual blocks.
 
     Raises:
         InputError: a layer is unknown, the layers do not form residual blocks, or two layers get the same native name.
     """
-    modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    for key, tensor in tensors.items():
-        module, _, parameter = key.rpartition('.')
-        modules[module][parameter] = tensor
-    layers = [_Layer(name, parameters, parse_block(name)) for name, parameters in modules.items()]
-    blocks = _number_blocks([layer for layer in layers if layer.place], [layer.name for layer in layers])
-    first = min((layer.place.number for layer in layers if layer.place and layer.place.role == 'branch'), default=1)
-    names = {
-        layer.name: _in_block(layer, blocks[layer.place.stage, layer.place.block], min(first, 1))
-        for layer in layers
-        if layer.place
-    }
-    family = _find_family({names[layer.name]: layer for layer in layers if layer.place})
-    for layer in layers:
-        if not layer.place:
-            names[layer.name] = _outside(layer, without_wrappers(layer.name, prefix), family or FAMILIES[0])
+    layers = _find_layers(tensors)
+    inside = [layer for layer in layers if layer.place.role]
+    blocks, numbers = _number_blocks(inside, [layer.name for layer in layers]), _number_layers(inside)
+    names = {layer.name: _in_block(layer, blocks[layer.place[2:4]], numbers.get(layer.name, 0)) for layer in inside}
+    family = _find_family({names[layer.name]: layer for layer in inside})
+    names |= {layer.name: _outside(layer, family or FAMILIES[0]) for layer in layers if not layer.place.role}
     unknown = [key for key in tensors if not names[key.rpartition('.')[0]]]
     if unknown:
         key = next(filter(find_hint, unknown), unknown[0])
@@ -87,38 +69,96 @@ def rename(tensors: Mapping[str, Tensor], prefix: str) -> Renamed:
             'no block changes the width, so that the file does not show whether a norm comes before or after each '
             f'convolution; {OTHER}'
         )
-    taken: dict[str, str] = {}
-    for module, native in names.items():
-        if native in taken:
-            keys = [next(key for key in tensors if key.rpartition('.')[0] == name) for name in (taken[native], module)]
+    taken: dict[str, _Layer] = {}
+    second_names = []
+    for layer in layers:
+        other = taken.setdefault(names[layer.name], layer)
+        if other is not layer and not all(_same(layer.tensors[key], other.tensors.get(key)) for key in layer.tensors):
+            keys = [f'{item.name}.{next(iter(item.tensors))}' for item in (other, layer)]
+            if find_hint(keys[1]):
+                refuse_tensor(keys[1], next(iter(layer.tensors.values())).shape)
             refuse(
-                f'{" and ".join(map(show, keys))} take the same place ({native}): {OTHER}, or remove the one that it does not use'
+                f'{" and ".join(map(show, keys))} take the same place ({names[layer.name]}): {OTHER}, or remove the one '
+                'that it does not use'
             )
-        taken[native] = module
-    sources = {f'{names[key.rpartition(".")[0]]}.{key.rpartition(".")[2]}': key for key in tensors}
-    return Renamed(family, {native: tensors[key] for native, key in sources.items()}, sources)
+        second_names += [f'{layer.name}.{key}' for key in layer.tensors if other is not layer]
+    sources = {f'{native}.{key}': f'{layer.name}.{key}' for native, layer in taken.items() for key in layer.tensors}
+    return Renamed(family, {native: tensors[key] for native, key in sources.items()}, sources, second_names)
 
 
-def _in_block(layer: _Layer, block: str, first: int) -> str:
-    """Return the native name of a layer in a block; '' if it is unknown. Branches number layers from `first`, 0 or 1."""
-    assert layer.place
-    _, _, _, role, number = layer.place
-    kind = {'conv': 'conv', 'norm': 'bn'}.get(layer.kind)
-    if role == 'shortcut':
-        position = {'conv': 0, 'norm': 1}.get(layer.kind)
-        return '' if position is None or number not in (-1, position) else f'{block}.downsample.{position}'
-    place = _SEQUENCE.get(layer.kind, {}).get(number) if role == 'sequence' else number + 1 - first
-    return f'{block}.{kind}{place}' if kind and place else ''
+def _same(tensor: Tensor, other: Tensor | None) -> bool:
+    """Return whether two tensors are the same memory."""
+    return other is not None and tensor.shape == other.shape and tensor.data_ptr() == other.data_ptr() != 0
 
 
-def _outside(layer: _Layer, name: str, family: Family) -> str:
-    """Return the native name of a layer outside of the residual blocks; '' if it is unknown."""
-    kind = layer.kind
-    if kind == 'conv' and layer.tensors['weight'].shape[2:] == (1, 1) and re.fullmatch(CLASSIFIER, name, re.I):
-        kind = 'linear'  # a classifier written as a 1×1 convolution
-    norm = ('norm', FINAL_NORM) if family.norm_first else ('bn1', STEM_NORM)
-    native, pattern = {'conv': ('conv1', STEM), 'linear': ('fc', CLASSIFIER), 'norm': norm}.get(kind, ('', '(?!)'))
-    return native if re.fullmatch(pattern, name, re.IGNORECASE) else ''
+def _find_layers(tensors: Mapping[str, Tensor]) -> list[_Layer]:
+    """Return the layers. Those of a block that are not in its branch are its shortcut, whatever their name."""
+    modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, tensor in tensors.items():
+        module, _, parameter = key.rpartition('.')
+        modules[module][parameter] = tensor
+    layers = [_Layer(name, found, parse_block(name) or OUTSIDE) for name, found in modules.items()]
+    blocks = {layer.place.name: layer.place for layer in layers if layer.place.role}
+    for i, layer in enumerate(layers):
+        starts = [layer.name[: match.end()] for match in re.finditer(r'\.', layer.name)]
+        block = next((blocks[start] for start in reversed(starts) if start in blocks), OUTSIDE)
+        if block.role and not layer.place.role:
+            found = re.fullmatch(SHORTCUT, layer.name[len(block.name) :])
+            number = int(found['n'] or -1) if found else 9
+            layers[i] = layer._replace(place=block._replace(role='shortcut', number=number))
+    basic = any(
+        layer.place.number == 1 and layer.tensors['weight'].shape[2:] == (3, 3)
+        for layer in layers
+        if layer.kind == 'conv'
+    )
+    if basic and all(layer.place.role != 'shortcut' for layer in layers):  # the projection may be called conv3 and bn3
+        for i, layer in enumerate(layers):
+            if layer.place.role == 'branch' and layer.place.number == 3:
+                layers[i] = layer._replace(place=layer.place._replace(role='shortcut', number=-1))
+    return layers
+
+
+def _number_layers(layers: list[_Layer]) -> dict[str, int]:
+    """Return the number from 1 of each convolution and norm in its branch. A layer at an unusual position has none."""
+    first = min((layer.place.number for layer in layers if layer.place.role == 'branch'), default=1)
+    numbers = {layer.name: layer.place.number + 1 - min(first, 1) for layer in layers if layer.place.role == 'branch'}
+    sequences: dict[str, list[_Layer]] = defaultdict(list)
+    for layer in layers:
+        if layer.place.role == 'sequence':
+            sequences[layer.place.name].append(layer)
+    usual: dict[tuple[str, int], int] = {}  # the step before each layer must be the same in every block
+    for sequence in sequences.values():
+        sequence.sort(key=lambda layer: layer.place.number)
+        counts: Counter[str] = Counter()
+        for before, layer in zip([None, *sequence], sequence, strict=False):
+            counts[layer.kind] += 1
+            if before:
+                step = layer.place.number - before.place.number
+                steps = _STEPS.get((before.kind, layer.kind), ())
+                if step not in steps or usual.setdefault((layer.kind, counts[layer.kind]), step) != step:
+                    break
+            numbers[layer.name] = counts[layer.kind]
+    return numbers
+
+
+def _in_block(layer: _Layer, block: str, number: int) -> str:
+    """Return the native name of a layer in a block; '' if it is unknown."""
+    position = {'conv': 0, 'norm': 1}.get(layer.kind)
+    if layer.place.role == 'shortcut':
+        return '' if position is None or layer.place.number not in (-1, position) else f'{block}.downsample.{position}'
+    return '' if position is None or not number else f'{block}.{("conv", "bn")[position]}{number}'
+
+
+def _outside(layer: _Layer, family: Family) -> str:
+    """Return the native name of a layer outside of the residual blocks, judged by its kind; '' if it is unknown."""
+    if layer.kind == 'conv':
+        return (
+            'fc' if layer.tensors['weight'].shape[2:] == (1, 1) else 'conv1'
+        )  # a classifier may be written as a 1×1 convolution
+    if layer.kind == 'linear':
+        return '' if find_hint(layer.name) else 'fc'
+    norm = 'bn1' if not family.norm_first else 'norm' if re.fullmatch(FINAL_NORM, layer.name, re.IGNORECASE) else ''
+    return norm if layer.kind == 'norm' else ''
 
 
 def _find_family(layers: Mapping[str, _Layer]) -> Family | None:
@@ -145,12 +185,10 @@ def _number_blocks(layers: list[_Layer], names: list[str]) -> dict[tuple[int, in
     """
     widths: dict[tuple[int, int], int] = defaultdict(int)
     for layer in layers:
-        if layer.place:
-            block = layer.place.stage, layer.place.block
-            convolution = layer.kind == 'conv' and layer.place.role != 'shortcut'
-            widths[block] = max(widths[block], layer.tensors['weight'].shape[0] if convolution else 0)
+        convolution = layer.kind == 'conv' and layer.place.role != 'shortcut'
+        widths[layer.place[2:4]] = max(widths[layer.place[2:4]], layer.tensors['weight'].shape[0] if convolution else 0)
     blocks = sorted(widths)
-    lowest = next(layer for layer in layers if layer.place and (layer.place.stage, layer.place.block) == blocks[0])
+    lowest = next(layer for layer in layers if layer.place[2:4] == blocks[0])
     first_stage, first = blocks[0]
     if first_stage != -1:
         _check_first(first_stage, lowest, names, 'stage')
@@ -171,7 +209,6 @@ def _number_blocks(layers: list[_Layer], names: list[str]) -> dict[tuple[int, in
 
 def _check_first(number: int, layer: _Layer, names: list[str], what: str) -> None:
     """Check that the first number is 0 or 1, or follows the numbers of the stem: layers.3 after layers.0 and layers.1."""
-    assert layer.place
     word = re.match(r'\D*', layer.name[len(layer.place.prefix) :])
     spelled = word[0] if word else ''
     counted = chain.from_iterable(

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from resnet_hub.checkpoints import read as read_module
 from resnet_hub.checkpoints.read import read
 from resnet_hub.checkpoints.recognise import recognise
-from resnet_hub.checkpoints.vocabulary import WRAPPERS
 from resnet_hub.conversion.convert import convert_checkpoint
 from resnet_hub.models import CifarResNet, PreActResNet
 from resnet_hub.utils.errors import InputError
@@ -421,16 +420,16 @@ def outcome(path: Path) -> nn.Module | str:
     return network.eval()
 
 
-def tolerated(key: str, source: nn.Module) -> str:
-    """What vocabulary covers, undone: wrappers, capitals, and the numbers in the names of stem and head."""
-    parts = key.split('.')
-    while len(parts) > 1 and parts[0].lower() in WRAPPERS:
-        parts = parts[1:]
-    parts = [part.lower() for part in parts]
-    if len(parts) == 2:
-        head = 'norm' if isinstance(source, PreActResNet) else 'bn1'
-        parts[0] = re.sub(r'^(?:bn|norm)\d?$', head, re.sub(r'^fc\d$', 'fc', re.sub(r'.*conv.*', 'conv1', parts[0])))
-    return '.'.join(parts)
+def tolerated(key: str, tensor: Tensor, source: nn.Module) -> str:
+    """What vocabulary covers, undone: a wrapper, capitals, the names of stages, stem, projections, and a norm's number."""
+    key = re.sub(r'^[a-z_]*(\d\.\d\.)', r'layer\1', key.lower().removeprefix('module.'))
+    block = re.match(r'layer\d\.\d\.', key)
+    if tensor.ndim == 4 and key.endswith('.weight') and not block:
+        return 'fc.weight' if tensor.shape[2:] == (1, 1) else 'conv1.weight'
+    if tensor.ndim == 4 and key.endswith('.weight') and block and not re.match(r'conv\d', key[block.end() :]):
+        return f'{block[0]}downsample.0.weight'
+    head = 'norm' if isinstance(source, PreActResNet) else 'bn1'
+    return re.sub(r'^(?:bn|norm)\d?\.(?=\w+$)', f'{head}.', re.sub(r'^fc\d\.', 'fc.', key))
 
 
 def assert_same_function_or_refused(path: Path, source: nn.Module) -> bool:
@@ -442,7 +441,7 @@ def assert_same_function_or_refused(path: Path, source: nn.Module) -> bool:
     if not any(isinstance(value, Tensor) for value in content.values()):  # in a container, whose name may be mutated
         (content,) = content.values()
     content = {key: tensor for key, tensor in content.items() if isinstance(tensor, Tensor)}
-    strict = {tolerated(key, source): tensor for key, tensor in content.items()}
+    strict = {tolerated(key, tensor, source): tensor for key, tensor in content.items()}
     assert len(strict) == len(content)
     for name, module in source.named_modules():
         if isinstance(module, nn.Conv2d) and f'{name}.bias' in strict:  # its owner's convolution has one

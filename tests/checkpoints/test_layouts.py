@@ -166,6 +166,17 @@ def test_a_second_name_of_the_same_tensors_is_no_second_network() -> None:
         recognise({key: tensor.clone() for key, tensor in tree.items()})
 
 
+def test_a_second_name_of_the_classifier_is_dropped() -> None:
+    """As in mammoth, whose classifier has two names."""
+    state = CifarResNet('basic', (1, 1, 1), (4, 8, 16)).state_dict()
+    tree = {**state, **{f'classifier.{key[3:]}': tensor for key, tensor in state.items() if key.startswith('fc.')}}
+    assert recognise(tree).dropped == dict.fromkeys(
+        ['classifier.weight', 'classifier.bias'], 'a second name of another tensor'
+    )
+    with pytest.raises(InputError, match=r'fc\.weight and classifier\.weight take the same place'):
+        recognise({key: tensor.clone() for key, tensor in tree.items()})
+
+
 def test_szagoruykos_convolutions_have_no_weight_in_their_names() -> None:
     state = respell(
         shapes('wide_resnet16_2'),
@@ -253,15 +264,50 @@ SPELLINGS: dict[str, list[Rule]] = {
     'norm': [(r'bn', 'norm')],
     'projection by name': [(r'downsample\.0', 'shortcut_conv'), (r'downsample\.1', 'shortcut_bn')],
     'skip': [(r'downsample\.0', 'skip.conv'), (r'downsample\.1', 'skip.norm')],
+    'any name of a projection': [(r'downsample', 'match_dim')],
+    'any names of a projection': [(r'downsample\.0', 'w_s'), (r'downsample\.1', 'after')],
+    'projection by number': [(r'downsample\.0', 'conv3'), (r'downsample\.1', 'bn3')],
+    'any name of a stage': [(STAGE, r'ResidualGroup\1')],
+    'any name outside of the blocks': [(r'^conv1', 'proj'), (r'^bn1', 'after'), (r'^fc', 'readout.probe')],
+    'short': [(r'conv', 'c'), (r'bn', 'b')],
+    'long': [(r'conv', 'conv2d_'), (r'bn', 'batchnorm2d_')],
+    'lists': [(r'(?<=\d\.)(conv|bn)(\d)', lambda m: f'{m[1]}s.{int(m[2]) - 1}')],
+    'sequences with dropout': [(r'(?<=\d\.)(conv|bn)(\d)', lambda m: f'net.{4 * int(m[2]) - 4 + (m[1] == "bn")}')],
+}
+#: of a network with norms first
+V2_SPELLINGS: dict[str, list[Rule]] = {
+    'any name of a projection': [(r'downsample\.0', 'match_dim')],
+    'final norm': [(r'^norm', 'lastact.0')],
+    'sequences': [(r'(?<=\d\.)(conv|bn)(\d)', lambda m: f'residual.{3 * int(m[2]) - 3 + 2 * (m[1] == "conv")}')],
+    'sequences with dropout': [
+        (r'(?<=\d\.)(conv|bn)(\d)', lambda m: f'body.{3 * int(m[2]) - 3 + (m[1] == "conv") * (1 + int(m[2]))}')
+    ],
+    'sequences with a norm before': [
+        (r'(\.\d\.)bn1', r'\1norm_act.0_norm'),
+        (r'(\.\d\.)conv1', r'\1block.0_conv'),
+        (r'(\.\d\.)bn2', r'\1block.1_norm'),
+        (r'(\.\d\.)conv2', r'\1block.4_conv'),
+        (STAGE, r'f.\1_block.block'),
+        (r'^conv1', 'f.0_convolution'),
+        (r'^norm', 'f.4_normalization'),
+        (r'^fc', 'f.8_classification'),
+    ],
 }
 
 
-@pytest.mark.parametrize('spelling', SPELLINGS)
-def test_spellings_may_mix(spelling: str) -> None:
-    state = shapes('cifar_resnet20', num_classes=100)
-    found = recognise(shuffled(respell(state, *SPELLINGS[spelling])))
+@pytest.mark.parametrize(
+    ('name', 'rules'),
+    [
+        *(('cifar_resnet20', rules) for rules in SPELLINGS.values()),
+        *(('preact_resnet20', r) for r in V2_SPELLINGS.values()),
+    ],
+    ids=[*SPELLINGS, *(f'norms first, {spelling}' for spelling in V2_SPELLINGS)],
+)
+def test_spellings_may_mix(name: str, rules: list[Rule]) -> None:
+    state = shapes(name, num_classes=100)
+    found = recognise(shuffled(respell(state, *rules)))
     assert found.network == recognise(state).network
-    respelled = respell({key: key for key in state}, *SPELLINGS[spelling])
+    respelled = respell({key: key for key in state}, *rules)
     assert {ours: respelled[theirs] for ours, theirs in found.sources.items()} == {key: key for key in state}
     assert found.layout.startswith('mixed') or found.layout in LAYOUTS
 
@@ -392,7 +438,7 @@ OTHERS: list[tuple[str, str, list[Change], str]] = [
         'pooled projection',
         V1,
         [spelled((r'downsample\.(\d)', 'downsample.{}', 1))],
-        r'sample\.1\.weight .*average pooling',
+        r'sample\.2\.weight .*average pooling',
     ),
     ('projection without norm', V1, [drop(r'downsample\.1')], r'downsample\.1'),
     ('final norm of V1', V1, [add_norm('bn2', 64)], r'bn1\.weight and bn2\.weight take the same place'),
@@ -407,14 +453,33 @@ OTHERS: list[tuple[str, str, list[Change], str]] = [
         [add('layer1.0.conv_1.weight', 16, 16, 3, 3)],
         r'conv1\.weight and layer1\.0\.conv_1\.weight take',
     ),
+    ('no module', V1, [spelled((r'^conv1\.', ''))], r'weight of shape .*no place in any network of ours'),
     ('unknown tensor', V1, [add('temperature')], 'temperature .*no place in any network of ours'),
     ('wrong numbers', V1, [spelled((r'layer1\.0\.conv1', 'layer1.0.conv3'))], r'no tensor for layer1\.0\.conv1'),
     (
         'ReLU before the sum',
         V1,
         [spelled((BRANCH, lambda m: f'conv{m[2]}.{m[1] == "bn":d}'))],
-        'no block changes the width',
+        r'layer1\.0\.conv1\.0\.weight shows .* a ReLU before the sum',
     ),
+    (
+        'one block with pooling',
+        V1,
+        [
+            spelled(
+                (BRANCH, lambda m: f'left.{3 * int(m[2]) - 3 + (m[1] == "bn")}'),
+                (r'(layer2\.0\.left)\.([34])', lambda m: f'{m[1]}.{int(m[2]) + 1}'),
+            )
+        ],
+        r'layer2\.0\.left\.4\.weight .*no place',
+    ),
+    (
+        'norm before a projection',
+        V2,
+        [spelled((r'downsample\.0', 'skip.1')), add_norm('layer2.0.skip.0', 16)],
+        r'layer2\.0\.skip\.1\.weight .*no place',
+    ),
+    ('gates', V1, [in_each_block('gate.weight', 16, 16, 1, 1)], r'layer\d\.0\.gate\.weight .*gates'),
     (
         'sequence without activation',
         V1,
