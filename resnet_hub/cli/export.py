@@ -68,9 +68,9 @@ def _run(args: argparse.Namespace) -> None:
         return
     precision = 'int8' if report.int8 else 'float32'
     print(f'{report.path}: {FORMATS[report.format].title}, {precision}, {report.size:,} bytes')
-    print(
-        f'  largest error of a logit: {report.logit_error:.1e} of the largest logit; norms not folded: {report.norms_left}'
-    )
+    print(f'  largest error of a logit: {report.logit_error:.1e} of the largest logit')
+    if report.norms_left:
+        print(f'  norms that could not be folded into a convolution: {report.norms_left}')
     if report.top1 is not None:
         print(
             f'  top-1 {report.top1:.2f} %, the network itself {report.network_top1:.2f} %; '

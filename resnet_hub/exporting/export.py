@@ -90,6 +90,8 @@ def export(
     path, to = _target(output, to, force)
     if int8 and calibrate is None:
         raise InputError('int8 needs calibrate, a folder of training images, which set the ranges of the activations')
+    if calibrate is not None and not int8:
+        raise InputError('calibrate sets the ranges for int8: add --int8, or leave out --calibrate')
     if with_preprocessing and dynamic_batch:
         raise InputError('with_preprocessing takes one picture at a time: leave out dynamic_batch')
     writer = _import_writer(to)
@@ -154,13 +156,13 @@ def _target(output: str | Path, to: str | None, force: bool) -> tuple[Path, str]
     output = Path(output)
     to = to or format_of(output)
     if to is None:
-        raise InputError(f'{output} has no suffix that shows a format: give one with --to (to): {", ".join(FORMATS)}')
+        raise InputError(f'the suffix of {output} shows no format: choose one with --to: {", ".join(FORMATS)}')
     suffix = find_format(to).suffix
     if format_of(output) not in (None, to):
         raise InputError(f'{output} does not end with {suffix}, the suffix of {FORMATS[to].title}')
     path = output if format_of(output) else output / f'model{suffix}'
     if path.exists() and not force:
-        raise InputError(f'{path} exists: give another name, or replace it with --force (force=True)')
+        raise InputError(f'{path} exists already: give another name, or --force')
     return path, to
 
 

@@ -124,7 +124,10 @@ def figure(row: Weights, mark: str = '') -> str:
 def publishers() -> str:
     lines = [f'- [{p.name}]({p.page}), {p.license}: `{p.name}_DATA`' for p in PUBLISHERS.values() if p.page]
     return '\n'.join(
-        [f'- **{RESNET_HUB.name}**, {RESNET_HUB.license}: `DATA`; `DATA_mix` are trained with mixup and cutmix', *lines]
+        [
+            f'- **{RESNET_HUB.name}**, {RESNET_HUB.license}: `DATA`, and `DATA_mix`, trained with mixup and cutmix',
+            *lines,
+        ]
     )
 
 
@@ -148,7 +151,7 @@ def speed() -> str:
     infer = sides['cifar_resnet20, batch 32']['optimize, compile']['ratio']
     train = sides['train cifar_resnet20, batch 128']['resnet-hub train']['ratio']
     return (
-        f'- loading `cifar_resnet18` with its weights takes {load:.2f} times as long;\n'
+        f'- loading `cifar_resnet18` with its weights takes {100 * load:.0f} % of the time;\n'
         f'- `resnet_hub.optimize(model, compile=True)` classifies {infer:.1f} times as many images per second '
         '(`cifar_resnet20`, float32, batches of 32);\n'
         f'- `resnet-hub train` trains on {train:.1f} times as many images per second (`cifar_resnet20`, bfloat16 where '

@@ -181,17 +181,18 @@ def test_network_that_computes_nan_is_blamed(options: dict[str, Any], tmp_path: 
     network: Any = load_model(V1, 'cpu')
     network.layer1[0].conv1.weight.data[0, 0] = torch.nan
     with pytest.raises(InputError, match=r'CifarResNet itself gives logits that are not finite'):
-        export(network, tmp_path / 'net.onnx', calibrate=noise, **options)
+        export(network, tmp_path / 'net.onnx', calibrate=noise if options else None, **options)
     assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(
     'output, options, message',
     [
-        ('net', {}, r'net has no suffix that shows a format.*: onnx, openvino'),
+        ('net', {}, r'the suffix of .*net shows no format: .*: onnx, openvino'),
         ('net.onnx', {'to': 'openvino'}, r'net.onnx does not end with .xml'),
         ('net', {'to': 'onxx'}, r"unknown format 'onxx': use one of onnx, .*did you mean onnx"),
         ('net.onnx', {'int8': True}, r'int8 needs calibrate'),
+        ('net.onnx', {'calibrate': 'cifar10'}, r'add --int8, or leave out --calibrate'),
         ('net.onnx', {'with_preprocessing': True, 'dynamic_batch': True}, r'one picture at a time'),
     ],
 )
