@@ -41,5 +41,5 @@ def add_device(command: argparse.ArgumentParser) -> None:
 
 def add_backend(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        '--backend', metavar='RUNTIME', help='onnxruntime or openvino for an ONNX file; default: onnxruntime'
+        '--backend', metavar='RUNTIME', help='what runs an ONNX file: onnxruntime (default) or openvino'
     )

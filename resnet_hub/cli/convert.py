@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from resnet_hub.cli.command import add_command
-from resnet_hub.cli.output import print_json
+from resnet_hub.cli.output import print_folder, print_json
 
 _OPTIONS = ('dataset', 'mean', 'std', 'labels', 'key', 'check', 'assume', 'force', 'to')
 
@@ -24,7 +25,9 @@ def add(commands: Any) -> None:
         ],
     )
     command.add_argument(
-        'source', help='a file, a URL, hf-hub:OWNER/NAME[@REVISION], or the name of pretrained weights'
+        'source',
+        metavar='SOURCE',
+        help='a file, a URL, hf-hub:OWNER/NAME[@REVISION], or the name of pretrained weights',
     )
     command.add_argument('-o', '--output', required=True, metavar='DIR', help='the new folder; with --to, the new file')
     command.add_argument(
@@ -35,12 +38,12 @@ def add(commands: Any) -> None:
     )
     command.add_argument('--dataset', help='cifar10, cifar100 or svhn: sets normalisation and class names')
     command.add_argument('--labels', metavar='FILE', help='a text file with the name of one class per line')
-    command.add_argument('--key', metavar='NAME', help='which network to take if the file has several')
+    command.add_argument('--key', metavar='NAME', help='the network to take if the file has several')
     command.add_argument(
         '--check',
         metavar='DATA',
-        help='measure the accuracy on the test images in this folder: near chance, the file is refused; a good accuracy '
-        'outweighs all other evidence',
+        help='measure the accuracy on these test images: a file near chance is refused; a good accuracy counts more than '
+        'all other evidence',
     )
     command.add_argument(
         '--assume',
@@ -79,7 +82,18 @@ def _run(args: argparse.Namespace) -> None:
         print(f'  note: {note}')
     for assumption in result.assumptions:
         print(f'  {assumption.outcome}: {assumption.text} ({assumption.evidence})')
-    for name, reason in result.dropped.items():
-        print(f'  dropped: {show(name)}, {reason}')
+    for names, reason in _group(result.dropped):
+        print(f'  dropped: {show(names)}, {reason}')
     if result.metrics:
         print(f'  top-1 {result.metrics.top1:.2f} % on {result.metrics.images:,} test images')
+    if not args.to:
+        print_folder(result.path)
+
+
+def _group(dropped: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the names of dropped tensors with the reason. Four or more with the same beginning are one."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, reason in dropped.items():
+        groups.setdefault((name.partition('.')[0], reason), []).append(name)
+    for (start, reason), names in groups.items():
+        yield from [(f'{start}.* ({len(names)} tensors)', reason)] if len(names) > 3 else [(n, reason) for n in names]

@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
         'download a network of resnet-hub from the Hugging Face Hub and verify every file',
         ['download OWNER/NAME -o resnet20', 'download OWNER/NAME --revision v1'],
     )
-    command.add_argument('repository', metavar='OWNER/NAME')
+    command.add_argument('repository', metavar='OWNER/NAME', help='the repository on the Hub')
     command.add_argument(
         '-o', '--output', metavar='DIR', help='new folder for the files; default: the cache of huggingface_hub'
     )

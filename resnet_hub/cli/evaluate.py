@@ -56,15 +56,15 @@ def add(commands: Any) -> None:
         '--ood',
         nargs='+',
         metavar='DATA',
-        help='instead measure how well the model tells the images of --data from these, which need no labels',
+        help='measure instead how well the model separates the images of --data from these, which need no labels',
     )
     command.add_argument(
-        '--knn', action='store_true', help='with --ood: also score by the 50 nearest images of the training split'
+        '--knn', action='store_true', help='with --ood: also score by the distance to the 50th nearest training image'
     )
     command.add_argument(
         '--shift',
         action='store_true',
-        help='instead measure what compressed, resized or wrongly normalised images cost',
+        help='measure instead how much accuracy is lost if images are compressed, resized or wrongly normalised',
     )
     command.add_argument(
         '--plot', metavar='PATH', help='with CIFAR-10-C: draw the table: FILE.png, or a folder for a picture per model'
@@ -72,8 +72,8 @@ def add(commands: Any) -> None:
     command.add_argument(
         '--temperature',
         action='store_true',
-        help='for a run that was trained with --holdout: first fit a temperature on the training images that it held '
-        'out, and divide the logits by it',
+        help='for a run that was trained with --holdout: fit a temperature on the images that were held out, and divide '
+        'the logits by it',
     )
     command.add_argument('--append', metavar='FILE', help='add a line for each model to a CSV file')
     command.add_argument(
@@ -224,9 +224,15 @@ def _keep(images: Any) -> Any:
 def _measure(args: argparse.Namespace, models: _Models, name: str, picture: Path | None) -> dict[str, Any]:
     from resnet_hub.inference.evaluate import evaluate, log_evaluation
     from resnet_hub.inference.transform import class_names
+    from resnet_hub.runtimes.exported import ExportedNetwork
     from resnet_hub.utils.distributed import is_first
 
     model = models.load(name)
+    precision = 'bf16' if args.bf16 else 'float32'
+    if isinstance(model, ExportedNetwork):
+        precision = 'int8' if model.metadata.get('int8') else 'float32'
+        if args.bf16:
+            raise InputError(f'an exported file computes in its own precision, here {precision}: leave out --bf16')
     images = models.images_for(model)
     temperature = _fit_temperature(args, models, name, model) if args.temperature else 1.0
     metrics = evaluate(model, images, batch_size=args.batch_size, bf16=args.bf16, temperature=temperature)
@@ -238,7 +244,7 @@ def _measure(args: argparse.Namespace, models: _Models, name: str, picture: Path
         **metrics.to_dict(),
         **({'temperature': round(temperature, 4)} if args.temperature else {}),
         'images_per_second': metrics.images_per_second,
-        'precision': 'bf16' if args.bf16 else 'float32',
+        'precision': precision,
         'per_class': dict(zip(classes, metrics.per_class, strict=True)),
         'confusion': metrics.confusion,
     }

@@ -49,7 +49,7 @@ def read_labelled(
 
     Args:
         source: a file or folder; 'hf://datasets/OWNER/NAME', optionally with '@REVISION' and '/SUBFOLDER'; or the name
-            of a known data set ('cifar10'), which is fetched from the Hub.
+            of a known data set ('cifar10'), which is fetched from the Hub unless there is a folder of this name.
         split: 'train', 'val' or 'test'. If there is no test split, 'test' reads the validation split. A folder of class
             folders without splits is read completely, whatever the split.
         dataset: the name of the known data set to which the images must belong. If `source` has a folder of this name,

@@ -79,7 +79,7 @@ def build_demo(
     output = Path(output)
     if output.exists() and not (output.is_dir() and (force or not any(output.iterdir()))):
         raise InputError(
-            f'{output} exists and is not empty: give another folder, or replace the page in it with --force (force=True)'
+            f'{output} exists and is not empty: give another folder, or replace the page in it with --force'
         )
     runtime = runtime_folder(runtime)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -80,6 +80,9 @@ def export(
         dataset: data set of `calibrate` and `check`; None chooses it by the classes of the network.
         force: replace an existing file.
 
+    Returns:
+        The path of the file, and the results of its check.
+
     Raises:
         InputError: unusable arguments, an existing output, or a network that the format cannot hold or whose logits are
             not finite.

@@ -242,7 +242,10 @@ def read_results(folder: Path, config: Mapping[str, Any]) -> list[dict[str, Any]
             f'{path} has figures of several models, or some twice: run `resnet-hub evaluate --json` on this model only'
         )
     if rounded:
-        raise InputError(f'{path} was measured in another precision: run `resnet-hub evaluate --json` without --bf16')
+        raise InputError(
+            f'{path} was measured in another precision than float32: run `resnet-hub evaluate --json` on the folder itself, '
+            'without --bf16'
+        )
     for result in results:
         row = DATASETS.get(result['dataset'])
         fits = len(row.classes) == config['num_classes'] if row else bool(_DATA_NAME.fullmatch(result['dataset']))

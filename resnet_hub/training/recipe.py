@@ -35,7 +35,7 @@ class Recipe:
         InputError: a field has an impossible value, or fields contradict each other.
     """
 
-    model: str = _option('network', 'cifar_resnet20', 'architecture, one of resnet-hub list')
+    model: str = _option('network', 'cifar_resnet20', 'architecture, see resnet-hub list')
     init: str = _option(
         'network', '', "trained model to start from, such as cifar_resnet18.cifar10; '' starts from random weights"
     )
@@ -73,16 +73,16 @@ class Recipe:
     warmup_epochs: int = _option(
         'schedule', 2, 'epochs in which the learning rate rises, fewer than --epochs; it then falls as a cosine'
     )
-    seed: int = _option('schedule', 0, 'of the random weights, the order of images, and the augmentation')
+    seed: int = _option('schedule', 0, 'seed of the random weights, the order of images, and the augmentation')
 
     opt: str = _option('optimizer', 'sgd', 'any first-order optimizer of timm; sgd has Nesterov momentum')
     lr: float = _option('optimizer', 0.2, 'highest learning rate')
-    layer_decay: float = _option('optimizer', 1.0, 'each layer has this times the learning rate of the next layer')
-    momentum: float = _option('optimizer', 0.9, 'of the optimizer')
-    weight_decay: float = _option('optimizer', 5e-4, 'of all weights except norms and biases')
+    layer_decay: float = _option('optimizer', 1.0, 'each layer has the learning rate of the next layer times this')
+    momentum: float = _option('optimizer', 0.9, 'momentum of the optimizer')
+    weight_decay: float = _option('optimizer', 5e-4, 'weight decay, of all weights except norms and biases')
     clip_grad: float = _option('optimizer', 0.0, 'largest norm of the gradient; 0 sets no limit')
     ema_decay: float = _option(
-        'optimizer', 0.0, 'publish a moving average of the weights with this decay; 0 publishes the last weights'
+        'optimizer', 0.0, 'the result is a moving average of the weights with this decay; 0 gives the last weights'
     )
     label_smoothing: float = _option('optimizer', 0.0, 'part of each target that is spread over all classes')
 
@@ -95,7 +95,9 @@ class Recipe:
         ('random', 'alternating', 'none'),
     )
     cutout: int = _option('augmentation', 0, 'side of the square that is erased in each image, in pixels')
-    mixup: float = _option('augmentation', 0.0, 'alpha of mixup; 0 for none; with cutmix each batch gets one of both')
+    mixup: float = _option(
+        'augmentation', 0.0, 'alpha of mixup; 0 for none; with mixup and cutmix, each batch gets one of them'
+    )
     cutmix: float = _option('augmentation', 0.0, 'alpha of cutmix; 0 for none')
 
     teacher: str = _option(

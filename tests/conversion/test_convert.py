@@ -249,6 +249,18 @@ def test_config_json_beside_a_pickle_says_what_it_knows(checkpoint, hub, clients
         assert bool(beside) is (mean == 0.4)
 
 
+def test_a_training_state_with_two_networks_is_described_in_few_lines(checkpoint, command, tmp_path):
+    state = torch.load(checkpoint, weights_only=True)['net']
+    averaged = {name: tensor.clone() for name, tensor in state.items()}
+    torch.save({'model': state, 'ema': averaged, 'rng': torch.zeros(3)}, tmp_path / 'two.pt')
+    done = command('convert', tmp_path / 'two.pt', '-o', tmp_path / 'net', '--key', 'ema', '--dataset', 'cifar10')
+    assert [line for line in done.out.splitlines() if 'dropped' in line] == [
+        f'  dropped: model.* ({len(state)} tensors), outside of the network',
+        '  dropped: rng, outside of the network',
+    ]
+    assert done.out.endswith(f"load it with timm.create_model('local-dir:{tmp_path / 'net'}', pretrained=True)\n")
+
+
 def test_options_that_do_not_fit(checkpoint, tmp_path):
     (tmp_path / 'two.txt').write_text('a\nb\n')
     cases = [
