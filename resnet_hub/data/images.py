@@ -24,6 +24,9 @@ class Images:
     classes: tuple[str, ...] = ()  #: names of the classes; empty if the data do not name them
     name: str = 'images'  #: name of the images in tables and messages
 
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.name!r}, pixels {(*self.pixels.shape,)}, {len(self.classes)} classes)'
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -33,6 +33,9 @@ class LabelledImages:
     classes: tuple[str, ...] = ()  #: names of the classes; empty if the data do not name them
     name: str = 'images'  #: name of the images in tables and messages
 
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.name!r}, {len(self):,} images, {len(self.classes)} classes)'
+
     def __len__(self) -> int:
         return len(self.labels)
 

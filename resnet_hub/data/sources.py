@@ -16,7 +16,7 @@ from resnet_hub.data.arrays import read_npy, read_npz, read_svhn
 from resnet_hub.data.cifar_batches import read_cifar_batches
 from resnet_hub.data.decode import find_images
 from resnet_hub.data.folders import read_class_folders, read_image_list
-from resnet_hub.data.formats import FORMATS
+from resnet_hub.data.formats import FORMATS, SPLITS
 from resnet_hub.data.hub_datasets import HUB, fetch, fetch_known
 from resnet_hub.data.images import Images
 from resnet_hub.data.labelled import LabelledImages
@@ -64,6 +64,8 @@ def read_labelled(
         ResnetHubError: the Hub cannot be reached.
         MissingExtraError: the format needs a package that is not installed.
     """
+    if split not in SPLITS:
+        raise InputError(f'unknown split {split!r}: use one of {", ".join(SPLITS)}')
     row = find_dataset(dataset) if dataset else None
     path, repo = Path(source), None
     if str(source).startswith(HUB):

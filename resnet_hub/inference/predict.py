@@ -93,8 +93,10 @@ def predict(
         batch. If one of several images cannot be read, its prediction has an `error`, and the others are classified.
 
     Raises:
-        InputError: `images` are not images, a single image cannot be read, or the number of names is wrong.
+        InputError: `images` are not images, a single image cannot be read, or a number is impossible.
     """
+    if topk < 1 or batch_size < 1:
+        raise InputError('topk and batch_size must be at least 1')
     model = as_model(model)
     if channels_of(model) not in (1, 3):
         raise InputError(

@@ -107,6 +107,8 @@ class Recipe:
     temperature: float = _option('distillation', 4.0, 'divides the logits of both networks before they are compared')
 
     def __post_init__(self) -> None:
+        for f in fields(self):
+            _check_type(f.name, getattr(self, f.name), type(f.default))
         for name, (rule, holds) in _RULES.items():
             value = getattr(self, name)
             if not (holds(value) and math.isfinite(value) if isinstance(value, int | float) else holds(value)):
@@ -153,10 +155,9 @@ class Recipe:
             if name not in known:
                 near = did_you_mean(name, known) or f'; a recipe has {", ".join(known)}'
                 raise InputError(f'{source}unknown field {name!r}{near}')
-            if known[name] is float and type(value) is int:
+            _check_type(f'{source}{name}', value, known[name])
+            if known[name] is float:
                 values[name] = float(value)
-            elif type(value) is not known[name]:
-                raise InputError(f'{source}{name} must be {_TYPES[known[name]]}, not {value!r}')
         defaults = {field.name: field.default for field in fields(cls)} | (FINE_TUNING if values.get('init') else {})
         complete = {**defaults, **values}
         if 'warmup_epochs' not in values:  # a very short run warms up for fewer epochs
@@ -166,6 +167,12 @@ class Recipe:
     def to_toml(self) -> str:
         """Return all fields as TOML."""
         return ''.join(f'{name} = {json.dumps(value)}\n' for name, value in asdict(self).items())
+
+
+def _check_type(name: str, value: object, kind: type) -> None:
+    kinds = (float, int) if kind is float else kind
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise InputError(f'{name} must be {_TYPES[kind]}, not {value!r}')
 
 
 _TYPES = {int: 'a whole number', float: 'a number', str: 'text in quotes'}

@@ -51,6 +51,8 @@ def test_wrong_folders(tmp_path, tiny_data):
         load_images('cifar100', 'train', tiny_data[0])
     with pytest.raises(InputError, match="unknown data set 'imagenet'"):
         load_images('imagenet', 'train', tmp_path)
+    with pytest.raises(InputError, match="unknown split 'tset': use one of train, val, test"):
+        load_images('cifar10', 'tset', tiny_data[0])
 
 
 def test_damaged_files(tiny_data, tmp_path, monkeypatch):

@@ -358,6 +358,12 @@ def test_broken_files(tmp_path):
         assert '\n' not in str(caught.value)
 
 
+@pytest.mark.parametrize('option', ['topk', 'batch_size'])
+def test_numbers_below_one_are_refused(option):
+    with pytest.raises(InputError, match='topk and batch_size must be at least 1'):
+        predict('cifar_resnet8.cifar10', CAT, **{option: 0})
+
+
 @pytest.mark.parametrize('options', [[], ['--topk', '1'], ['--batch-size', '1']])
 def test_the_cat_is_a_cat(options, command):
     assert command('predict', CAT, *options).out.split()[1] == 'cat'

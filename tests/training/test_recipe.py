@@ -37,6 +37,13 @@ def test_a_recipe_survives_its_file(tmp_path):
     assert Recipe.from_file(tmp_path / 'recipe.toml', lr=1.0).lr == 1.0
 
 
+def test_a_value_of_another_type():
+    for field, message in (({'lr': 'high'}, 'lr must be a number'), ({'epochs': 2.5}, 'epochs must be a whole number')):
+        with pytest.raises(InputError, match=message):
+            Recipe(**field)
+    assert Recipe(lr=1) == Recipe(lr=1.0)
+
+
 def test_sizes_by_epoch():
     recipe = Recipe(epochs=5, image_sizes='16:2 24:1')
     assert [recipe.image_size(epoch) for epoch in range(5)] == [16, 16, 24, None, None]
