@@ -34,6 +34,12 @@ NAMES = {
         BatchNormStatistics.stem,
         'the bare stem',
     ),
+    'activated-sums': _Row(
+        'an activation follows each sum of a branch and a shortcut',
+        lambda network: not network.family.norm_first and network.shortcut_type == 'B',
+        BatchNormStatistics.sum_activation,
+        'activated',
+    ),
     'option-a': _Row(
         'shortcuts without tensors are of option A: half of the zero channels come before the others, half after them',
         lambda network: network.shortcut_type == 'A',
@@ -59,6 +65,8 @@ _OTHERS = {
     'front': 'shortcuts are padded at the front of the channels',
     'none': 'this is a plain net, without shortcuts',
     'raw': 'projections read the raw input',
+    'bare': 'nothing follows the sums of branches and shortcuts',
+    'activated before': 'the activation is at the end of the branches, before the sums, and not after them',
     'a pooled stem': 'something (max pooling?) stands between the stem and the blocks',
 }
 #: code that is known by names of its tensors: a pattern, the assumption that it contradicts, and what it does instead

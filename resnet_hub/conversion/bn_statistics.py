@@ -102,6 +102,10 @@ ACTIVATIONS: dict[str, Mean] = {
 _POOLED = [_numeric(F.relu, largest_of) for largest_of in (2, 3, 5)]
 
 
+def _median(means: tuple[Tensor, Tensor]) -> float:
+    return float((means[0] - means[1]).abs().median())
+
+
 def _rms(errors: Tensor, unknowns: int = 0) -> float:
     return float((errors.square().sum() / max(1, len(errors) - unknowns)).sqrt())
 
@@ -121,30 +125,29 @@ class BatchNormStatistics:
         self.last = 2 if network.block == 'basic' else 3  # number of the last convolution of a branch
         self.blocks = [f'layer{s + 1}.{i}' for s, count in enumerate(network.layers) for i in range(count)]
 
+    def means(self, activation: str) -> tuple[Tensor, Tensor]:
+        """Return the means that an activation predicts in the branches, and the recorded ones."""
+        mean = ACTIVATIONS[activation]
+        return torch.cat([pair.predict(mean) for pair in self.pairs]), torch.cat([pair.seen for pair in self.pairs])
+
     @cached_property
     def errors(self) -> dict[str, float]:
         """Return the error of each activation: the median over the channels, in standard deviations."""
-        if not self.pairs:
-            return {}
-        return {
-            name: float(torch.cat([pair.predict(mean) - pair.seen for pair in self.pairs]).abs().median())
-            for name, mean in ACTIVATIONS.items()
-        }
+        return {name: _median(self.means(name)) for name in ACTIVATIONS} if self.pairs else {}
+
+    @cached_property
+    def share(self) -> float:
+        """Return the share of the true means that the running means are, if the activation is ReLU."""
+        relu, seen = self.means('ReLU')
+        return float(relu @ seen / (relu @ relu).clamp_min(1e-12))
 
     @cached_property
     def silent(self) -> str:
         """Return why the statistics cannot show anything; '' if they can."""
         if not self.pairs:
             return 'the norms have seen no images'
-        best = ACTIVATIONS[min(self.errors, key=lambda name: self.errors[name])]
-        predicted, seen = (
-            torch.cat(values) for values in zip(*((p.predict(best), p.seen) for p in self.pairs), strict=True)
-        )
-        return (
-            ''
-            if _is_near_1(predicted, seen)
-            else 'the BatchNorm statistics have seen few images, or do not fit the weights'
-        )
+        near = _is_near_1(*self.means(min(self.errors, key=lambda name: self.errors[name])))
+        return '' if near else 'the BatchNorm statistics have seen few images, or do not fit the weights'
 
     def choose(self, errors: Mapping[str, float], fits: float = _FITS, clearly: float = _CLEARLY) -> Fit:
         """Return the hypothesis whose error is small and clearly smaller than all others."""
@@ -170,11 +173,10 @@ class BatchNormStatistics:
         best = min(self.errors, key=lambda name: self.errors[name], default='ReLU')
         if best == 'ReLU' or self.silent:
             return self.choose(self.errors)
-        relu, seen = (torch.cat(means) for means in zip(*((p.predict(_relu), p.seen) for p in self.pairs), strict=True))
+        relu, seen = self.means('ReLU')
         if len(seen) < _ENOUGH:
             return self.choose(self.errors)
-        share = float(relu @ seen / (relu @ relu).clamp_min(1e-12))
-        errors = {best: self.errors[best], 'ReLU': float((share * relu - seen).abs().median())}
+        errors = {best: self.errors[best], 'ReLU': _median((self.share * relu, seen))}
         return self.choose(errors, _FITS / 2, _ACTIVATION_CLEARLY)
 
     def stem(self) -> Fit:
@@ -186,8 +188,29 @@ class BatchNormStatistics:
         if self.silent or self.errors['ReLU'] >= _FITS:  # in one layer, wrong predictions may fit by chance
             return self.choose({})
         pair = self.pair('bn1', 'layer1.0.conv1', 'layer1.0.bn1')
-        direct, *pooled = (float((pair.predict(act) - pair.seen).abs().median()) for act in (_relu, *_POOLED))
+        direct, *pooled = (_median((pair.predict(act), pair.seen)) for act in (_relu, *_POOLED))
         return self.choose({'the bare stem': direct, 'a pooled stem': min(pooled)}, _STEM_FITS, _STEM_CLEARLY)
+
+    def sum_activation(self) -> Fit:
+        """Return whether the sums of branches and projections (V1) are 'activated'.
+
+        On 11 real networks the error of an activation after the sum is 0.07 to 0.19. Without one it is 0.26 to 4 ('bare'),
+        and 0.10 to 1.6 with one at the end of the branch ('activated before'). An activation in both places cannot be
+        distinguished.
+        """
+        if self.silent or self.errors['ReLU'] >= _FITS:
+            return self.choose({})
+        means: dict[str, list[Tensor]] = defaultdict(list)
+        for _, name, after in self.widening_blocks():
+            if after:
+                pair = self.pair(f'{name}.bn{self.last}', f'{after}.conv1', f'{after}.bn1')
+                shift, scale = self.affine(f'{name}.downsample.1')
+                means['activated'].append(pair.matrix @ _relu(pair.shift + shift, pair.scale.hypot(scale)))
+                means['bare'].append(pair.matrix @ (pair.shift + shift))
+                means['activated before'].append(pair.matrix @ (_relu(pair.shift, pair.scale) + shift))
+                means['seen'].append(pair.seen)
+        seen = torch.cat(means.pop('seen', [torch.zeros(0)]))
+        return self.choose({name: _median((self.share * torch.cat(values), seen)) for name, values in means.items()})
 
     def padding(self) -> Fit:
         """Return where a shortcut without tensors puts its channels.

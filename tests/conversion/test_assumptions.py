@@ -69,6 +69,16 @@ def dead_norm(module: nn.Module) -> None:
         module.conv1.weight.detach().zero_()
 
 
+def no_sum_activation(module: nn.Module) -> None:
+    if hasattr(module, 'downsample'):
+        module.act2 = nn.Identity()
+
+
+def activation_before_the_sum(module: nn.Module) -> None:
+    if hasattr(module, 'downsample'):
+        module.act2, module.drop_path = nn.Identity(), nn.ReLU()
+
+
 class Leaky(nn.LeakyReLU):
     def __init__(self, inplace: bool = False) -> None:
         super().__init__(0.1, inplace)
@@ -82,6 +92,9 @@ CASES = [
     ('cifar_resnet20', A, no_shortcut, 'option-a', 'contradicted', 'a plain net'),
     ('cifar_resnet20', {}, None, 'bare-stem', 'shown', 'the bare stem'),
     ('cifar_resnet20', {}, max_pooling, 'bare-stem', 'contradicted', r'something \(max pooling\?\) stands between'),
+    ('cifar_resnet20', {}, None, 'activated-sums', 'shown', 'activated'),
+    ('cifar_resnet20', {}, no_sum_activation, 'activated-sums', 'contradicted', 'nothing follows the sums'),
+    ('cifar_resnet20', {}, activation_before_the_sum, 'activated-sums', 'contradicted', 'end of the branches'),
     ('preact_resnet20', {}, dead_norm, 'activated-projections', 'shown', 'activated'),
     ('preact_resnet20', A, None, 'option-a', 'shown', 'centre'),
     ('preact_resnet20', A, pad_at_end, 'option-a', 'contradicted', 'padded at the end'),
@@ -125,7 +138,14 @@ def test_what_keys_cannot_show_the_statistics_do(
 
 
 @pytest.mark.parametrize(
-    ('name', 'args'), [('preact_resnet20', {}), ('wide_resnet16_2', {}), ('cifar_resnet20', A), ('preact_resnet20', A)]
+    ('name', 'args'),
+    [
+        ('preact_resnet20', {}),
+        ('wide_resnet16_2', {}),
+        ('cifar_resnet20', A),
+        ('cifar_resnet20', {}),
+        ('preact_resnet20', A),
+    ],
 )
 def test_young_statistics_contradict_nothing(name: str, args: dict[str, object]) -> None:
     torch.manual_seed(0)
