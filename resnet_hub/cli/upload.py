@@ -69,7 +69,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.onnx and not single:
         raise InputError('--onnx publishes one folder: give OWNER/NAME')
     if (args.calibrate and not args.onnx) or (args.check and not args.calibrate):
-        raise InputError('--calibrate adds an int8 file to --onnx, and --check measures it: give all three options')
+        raise InputError('--calibrate needs --onnx, and --check needs --calibrate: add it')
     if args.dry_run:
         check_options(args.revision, args.create_pr)
         _show_packages({args.folders[0]: args.target} if single else repo_ids(args.folders, args.target), args)

@@ -140,12 +140,12 @@ def prepare(folder: str | Path, repo_id: str, *, license: str | None = None, des
 
 def check_repo_id(repo_id: str) -> None:
     """Raise InputError unless `repo_id` is 'OWNER/NAME'."""
+    if repo_id.count('/') != 1:
+        raise InputError(f'{repo_id!r} is not a repository: use OWNER/NAME')
     try:
         validate_repo_id(repo_id)
     except ValueError as error:
-        raise InputError(f'{" ".join(str(error).split())} Use OWNER/NAME') from error
-    if repo_id.count('/') != 1:
-        raise InputError(f'{repo_id!r} is not a repository: use OWNER/NAME')
+        raise InputError(f'{" ".join(str(error).split())} Use another OWNER/NAME') from error
 
 
 def read_config(path: Path, what: str) -> dict[str, Any]:
@@ -249,6 +249,11 @@ def read_results(folder: Path, config: Mapping[str, Any]) -> list[dict[str, Any]
     for result in results:
         row = DATASETS.get(result['dataset'])
         fits = len(row.classes) == config['num_classes'] if row else bool(_DATA_NAME.fullmatch(result['dataset']))
+        if row and not fits:
+            raise InputError(
+                f'{path} does not fit {folder}: {result["dataset"]} has {len(row.classes)} classes, the network has '
+                f'{config["num_classes"]}; run `resnet-hub evaluate --json` again'
+            )
         numbers = [result[key] for key in (*METRICS, 'images') if key in result]
         sound = all(isinstance(x, int | float) and math.isfinite(x) and x >= 0 for x in numbers)
         if not (fits and sound and max(result['top1'], result['top5']) <= 100):

@@ -50,7 +50,7 @@ def load_model(name: str, device: str | None = None, backend: str | None = None)
         MissingExtraError: the runtime of an exported file is not installed.
     """
     if not isinstance(name, str):
-        raise InputError(f'name must be the name of a model, not {type(name).__name__}: use such as cifar_resnet20')
+        raise InputError(f'name must be the name of a model, not {type(name).__name__}: for example cifar_resnet20')
     check_name(name)
     if format_of(name):
         return load_exported(name, backend)

@@ -61,8 +61,8 @@ def test_the_second_repository(hub: Any, clients: Any, network: Path) -> None:
     ('arguments', 'message'),
     [
         (['me', '--onnx'], '--onnx publishes one folder'),
-        (['me/net', '--calibrate', 'x'], 'give all three options'),
-        (['me/net', '--onnx', '--check', 'x'], 'give all three options'),
+        (['me/net', '--calibrate', 'x'], '--calibrate needs --onnx, and --check needs --calibrate'),
+        (['me/net', '--onnx', '--check', 'x'], '--calibrate needs --onnx, and --check needs --calibrate'),
     ],
 )
 def test_refusals(arguments: list[str], message: str, network: Path, command: Any) -> None:
