@@ -112,10 +112,6 @@ def _identity(key: str, tensor: Tensor) -> tuple[Any, ...]:
 def _refuse_unknown(names: list[str]) -> NoReturn:
     if not names:
         refuse('no tensors in the file: give a checkpoint with a state dict in it')
-    found = next((name for name in names if find_hint(name)), None)
-    if found:
-        refuse(
-            f'no residual blocks among the {len(names)} tensors, and {show(found)} shows {find_hint(found)}: {OTHER}'
-        )
-    listed = ', '.join(show(name) for name in names[:3])
-    refuse(f'no residual blocks among the {len(names)} tensors ({listed} …): {OTHER}')
+    found = next(filter(find_hint, names), '')
+    shown = f', and {show(found)} shows {find_hint(found)}' if found else f' ({", ".join(map(show, names[:3]))} …)'
+    refuse(f'no residual blocks among the {len(names)} tensors{shown}: {OTHER}')

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from itertools import chain
 from typing import NamedTuple
 
 from torch import Tensor
@@ -73,7 +72,8 @@ def rename(tensors: Mapping[str, Tensor]) -> Renamed:
     second_names = []
     for layer in layers:
         other = taken.setdefault(names[layer.name], layer)
-        if other is not layer and not all(_same(layer.tensors[key], other.tensors.get(key)) for key in layer.tensors):
+        addresses = [{key: tensor.data_ptr() for key, tensor in item.tensors.items()} for item in (other, layer)]
+        if other is not layer and not (addresses[0] == addresses[1] and all(addresses[0].values())):
             keys = [f'{item.name}.{next(iter(item.tensors))}' for item in (other, layer)]
             if find_hint(keys[1]):
                 refuse_tensor(keys[1], next(iter(layer.tensors.values())).shape)
@@ -84,11 +84,6 @@ def rename(tensors: Mapping[str, Tensor]) -> Renamed:
         second_names += [f'{layer.name}.{key}' for key in layer.tensors if other is not layer]
     sources = {f'{native}.{key}': f'{layer.name}.{key}' for native, layer in taken.items() for key in layer.tensors}
     return Renamed(family, {native: tensors[key] for native, key in sources.items()}, sources, second_names)
-
-
-def _same(tensor: Tensor, other: Tensor | None) -> bool:
-    """Return whether two tensors are the same memory."""
-    return other is not None and tensor.shape == other.shape and tensor.data_ptr() == other.data_ptr() != 0
 
 
 def _find_layers(tensors: Mapping[str, Tensor]) -> list[_Layer]:
@@ -106,15 +101,6 @@ def _find_layers(tensors: Mapping[str, Tensor]) -> list[_Layer]:
             found = re.fullmatch(SHORTCUT, layer.name[len(block.name) :])
             number = int(found['n'] or -1) if found else 9
             layers[i] = layer._replace(place=block._replace(role='shortcut', number=number))
-    basic = any(
-        layer.place.number == 1 and layer.tensors['weight'].shape[2:] == (3, 3)
-        for layer in layers
-        if layer.kind == 'conv'
-    )
-    if basic and all(layer.place.role != 'shortcut' for layer in layers):  # the projection may be called conv3 and bn3
-        for i, layer in enumerate(layers):
-            if layer.place.role == 'branch' and layer.place.number == 3:
-                layers[i] = layer._replace(place=layer.place._replace(role='shortcut', number=-1))
     return layers
 
 
@@ -151,14 +137,14 @@ def _in_block(layer: _Layer, block: str, number: int) -> str:
 
 def _outside(layer: _Layer, family: Family) -> str:
     """Return the native name of a layer outside of the residual blocks, judged by its kind; '' if it is unknown."""
-    if layer.kind == 'conv':
-        return (
-            'fc' if layer.tensors['weight'].shape[2:] == (1, 1) else 'conv1'
-        )  # a classifier may be written as a 1×1 convolution
-    if layer.kind == 'linear':
-        return '' if find_hint(layer.name) else 'fc'
-    norm = 'bn1' if not family.norm_first else 'norm' if re.fullmatch(FINAL_NORM, layer.name, re.IGNORECASE) else ''
-    return norm if layer.kind == 'norm' else ''
+    kind = layer.kind if layer.name else ''
+    if kind == 'conv' and layer.tensors['weight'].shape[2:] == (1, 1):
+        kind = 'linear'  # a classifier written as a 1×1 convolution
+    if kind == 'linear' and find_hint(layer.name):
+        return ''
+    if kind == 'norm' and family.norm_first:
+        return 'norm' if re.fullmatch(FINAL_NORM, layer.name, re.IGNORECASE) else ''
+    return {'conv': 'conv1', 'linear': 'fc', 'norm': 'bn1'}.get(kind, '')
 
 
 def _find_family(layers: Mapping[str, _Layer]) -> Family | None:
@@ -209,13 +195,10 @@ def _number_blocks(layers: list[_Layer], names: list[str]) -> dict[tuple[int, in
 
 def _check_first(number: int, layer: _Layer, names: list[str], what: str) -> None:
     """Check that the first number is 0 or 1, or follows the numbers of the stem: layers.3 after layers.0 and layers.1."""
-    word = re.match(r'\D*', layer.name[len(layer.place.prefix) :])
-    spelled = word[0] if word else ''
-    counted = chain.from_iterable(
-        re.findall(rf'^{re.escape(layer.place.prefix + spelled)}(\d+)', name) for name in names
-    )
+    spelled = re.split(r'\d', layer.name[len(layer.place.prefix) :], maxsplit=1)[0]
+    start = re.escape(layer.place.prefix + spelled)
+    counted = {int(found[1]) for name in names if (found := re.match(rf'{start}(\d+)', name))}
     gap = 3 if f'.{spelled}'.endswith('.') else 1  # in a list, an activation and an identity may be in between
-    follows = any(number - gap <= int(found) < number for found in counted)
     first = 2 if re.fullmatch(FROM_2, spelled, re.IGNORECASE) else 1
-    if number > first and not follows:
+    if number > first and counted.isdisjoint(range(number - gap, number)):
         refuse(f'{what} {first} is missing before {number} (as in {show(layer.name)}): {INCOMPLETE}')

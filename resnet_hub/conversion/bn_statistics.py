@@ -200,17 +200,18 @@ class BatchNormStatistics:
         """
         if self.silent or self.errors['ReLU'] >= _FITS:
             return self.choose({})
-        means: dict[str, list[Tensor]] = defaultdict(list)
+        errors: dict[str, list[Tensor]] = defaultdict(list)
         for _, name, after in self.widening_blocks():
             if after:
                 pair = self.pair(f'{name}.bn{self.last}', f'{after}.conv1', f'{after}.bn1')
                 shift, scale = self.affine(f'{name}.downsample.1')
-                means['activated'].append(pair.matrix @ _relu(pair.shift + shift, pair.scale.hypot(scale)))
-                means['bare'].append(pair.matrix @ (pair.shift + shift))
-                means['activated before'].append(pair.matrix @ (_relu(pair.shift, pair.scale) + shift))
-                means['seen'].append(pair.seen)
-        seen = torch.cat(means.pop('seen', [torch.zeros(0)]))
-        return self.choose({name: _median((self.share * torch.cat(values), seen)) for name, values in means.items()})
+                for kind, mean in (
+                    ('activated', _relu(pair.shift + shift, pair.scale.hypot(scale))),
+                    ('bare', pair.shift + shift),
+                    ('activated before', _relu(pair.shift, pair.scale) + shift),
+                ):
+                    errors[kind].append(self.share * (pair.matrix @ mean) - pair.seen)
+        return self.choose({kind: float(torch.cat(values).abs().median()) for kind, values in errors.items()})
 
     def padding(self) -> Fit:
         """Return where a shortcut without tensors puts its channels.

@@ -266,7 +266,6 @@ SPELLINGS: dict[str, list[Rule]] = {
     'skip': [(r'downsample\.0', 'skip.conv'), (r'downsample\.1', 'skip.norm')],
     'any name of a projection': [(r'downsample', 'match_dim')],
     'any names of a projection': [(r'downsample\.0', 'w_s'), (r'downsample\.1', 'after')],
-    'projection by number': [(r'downsample\.0', 'conv3'), (r'downsample\.1', 'bn3')],
     'any name of a stage': [(STAGE, r'ResidualGroup\1')],
     'any name outside of the blocks': [(r'^conv1', 'proj'), (r'^bn1', 'after'), (r'^fc', 'readout.probe')],
     'short': [(r'conv', 'c'), (r'bn', 'b')],
