@@ -119,7 +119,7 @@ def noise() -> Images:
     return Images(pixels, torch.zeros(40, dtype=torch.int64))
 
 
-def test_int8(tmp_path: Path, noise: Images) -> None:
+def test_int8(tmp_path: Path, noise: Images, command: Any) -> None:
     """Weights have 8 bits and a scale for each output channel, activations are unsigned.
 
     The first convolution is float32, because without VNNI its sums overflow; and so are the logits.
@@ -143,6 +143,10 @@ def test_int8(tmp_path: Path, noise: Images) -> None:
     assert not any(
         weights[node.input[2]].dtype == np.int8 for node in model.graph.node if node.op_type == 'QuantizeLinear'
     )
+    np.savez(tmp_path / 'noise.npz', images=labelled.pixels.numpy(), labels=labelled.labels.numpy())
+    measure = 'evaluate', path, '--data', tmp_path / 'noise.npz'
+    assert json.loads(command(*measure, '--json').out)[0]['precision'] == 'int8'
+    assert 'computes in its own precision, here int8: leave out --bf16' in command(*measure, '--bf16', expect=2).err
 
 
 def test_int8_that_loses_accuracy_is_not_written(tmp_path: Path, noise: Images) -> None:
