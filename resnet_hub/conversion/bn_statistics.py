@@ -102,18 +102,17 @@ ACTIVATIONS: dict[str, Mean] = {
 _POOLED = [_numeric(F.relu, largest_of) for largest_of in (2, 3, 5)]
 
 
-def _median(means: tuple[Tensor, Tensor]) -> float:
-    return float((means[0] - means[1]).abs().median())
+def _median(predicted: Tensor, seen: Tensor) -> float:
+    return float((predicted - seen).abs().median())
 
 
 def _rms(errors: Tensor, unknowns: int = 0) -> float:
     return float((errors.square().sum() / max(1, len(errors) - unknowns)).sqrt())
 
 
-def _is_near_1(predicted: Tensor, seen: Tensor) -> bool:
-    """Return whether the regression of recorded on predicted means has a slope near 1."""
-    low, high = _SLOPE
-    return low <= float(predicted @ seen / (predicted @ predicted).clamp_min(1e-12)) <= high
+def _slope(predicted: Tensor, seen: Tensor) -> float:
+    """Return the slope of the regression of recorded on predicted means."""
+    return float(predicted @ seen / (predicted @ predicted).clamp_min(1e-12))
 
 
 class BatchNormStatistics:
@@ -133,21 +132,24 @@ class BatchNormStatistics:
     @cached_property
     def errors(self) -> dict[str, float]:
         """Return the error of each activation: the median over the channels, in standard deviations."""
-        return {name: _median(self.means(name)) for name in ACTIVATIONS} if self.pairs else {}
+        return {name: _median(*self.means(name)) for name in ACTIVATIONS} if self.pairs else {}
 
     @cached_property
     def share(self) -> float:
         """Return the share of the true means that the running means are, if the activation is ReLU."""
-        relu, seen = self.means('ReLU')
-        return float(relu @ seen / (relu @ relu).clamp_min(1e-12))
+        return _slope(*self.means('ReLU'))
 
     @cached_property
     def silent(self) -> str:
         """Return why the statistics cannot show anything; '' if they can."""
         if not self.pairs:
             return 'the norms have seen no images'
-        near = _is_near_1(*self.means(min(self.errors, key=lambda name: self.errors[name])))
-        return '' if near else 'the BatchNorm statistics have seen few images, or do not fit the weights'
+        slope = _slope(*self.means(min(self.errors, key=lambda name: self.errors[name])))
+        return (
+            ''
+            if _SLOPE[0] <= slope <= _SLOPE[1]
+            else 'the BatchNorm statistics have seen few images, or do not fit the weights'
+        )
 
     def choose(self, errors: Mapping[str, float], fits: float = _FITS, clearly: float = _CLEARLY) -> Fit:
         """Return the hypothesis whose error is small and clearly smaller than all others."""
@@ -176,7 +178,7 @@ class BatchNormStatistics:
         relu, seen = self.means('ReLU')
         if len(seen) < _ENOUGH:
             return self.choose(self.errors)
-        errors = {best: self.errors[best], 'ReLU': _median((self.share * relu, seen))}
+        errors = {best: self.errors[best], 'ReLU': _median(self.share * relu, seen)}
         return self.choose(errors, _FITS / 2, _ACTIVATION_CLEARLY)
 
     def stem(self) -> Fit:
@@ -188,7 +190,7 @@ class BatchNormStatistics:
         if self.silent or self.errors['ReLU'] >= _FITS:  # in one layer, wrong predictions may fit by chance
             return self.choose({})
         pair = self.pair('bn1', 'layer1.0.conv1', 'layer1.0.bn1')
-        direct, *pooled = (_median((pair.predict(act), pair.seen)) for act in (_relu, *_POOLED))
+        direct, *pooled = (_median(pair.predict(act), pair.seen) for act in (_relu, *_POOLED))
         return self.choose({'the bare stem': direct, 'a pooled stem': min(pooled)}, _STEM_FITS, _STEM_CLEARLY)
 
     def sum_activation(self) -> Fit:
@@ -251,7 +253,8 @@ class BatchNormStatistics:
                 fitted = torch.linalg.lstsq(unknown, rest[:, None]).solution[:, 0] if carried else rest[:0]
                 errors[padding].append(_rms(rest - unknown @ fitted, len(carried)))
             plain, others = errors['none'][-1], min(errors[padding][-1] for padding in paddings if padding != 'none')
-            explained = plain < _PLAIN * _rms(pair.seen) and _is_near_1(pair.matrix @ own, pair.seen)
+            near = _SLOPE[0] <= _slope(pair.matrix @ own, pair.seen) <= _SLOPE[1]
+            explained = plain < _PLAIN * _rms(pair.seen) and near
             if explained and plain < 1.5 * others + 0.02:
                 return Fit('none', f'without shortcuts the BatchNorm means are {plain:.2f} standard deviations off')
         errors.pop('none', None)
