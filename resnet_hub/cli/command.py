@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,14 @@ def add_command(
     )
     command.set_defaults(run=run, error=command.error)
     return command
+
+
+def log_to_stderr() -> None:
+    """Print the progress that the package logs to standard error."""
+    import logging
+
+    logging.basicConfig(format='%(message)s', stream=sys.stderr)
+    logging.getLogger('resnet_hub').setLevel(logging.INFO)
 
 
 class _NoOption(argparse.Action):

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from resnet_hub.cli.command import add_command, add_models
+from resnet_hub.cli.command import add_command, add_models, log_to_stderr
 from resnet_hub.cli.output import print_json
 
 
@@ -45,6 +45,7 @@ def _run(args: argparse.Namespace) -> None:
 
     if args.runtime is None and not is_cached():
         print(f'npm downloads {PACKAGE}; this happens only once', file=sys.stderr)
+    log_to_stderr()
     page = build_demo(args.models, args.output, data=args.data, runtime=args.runtime, force=args.force)
     if args.json:
         print_json({**page._asdict(), 'folder': str(page.folder)})

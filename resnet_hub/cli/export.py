@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from resnet_hub.cli.command import add_command
+from resnet_hub.cli.command import add_command, log_to_stderr
 from resnet_hub.cli.output import print_json
 
 
@@ -61,6 +61,7 @@ def _run(args: argparse.Namespace) -> None:
     from resnet_hub.exporting.export import export
     from resnet_hub.runtimes.formats import FORMATS
 
+    log_to_stderr()
     names = 'to int8 calibrate check tolerance dynamic_batch with_preprocessing dataset force'.split()
     report = export(args.model, args.output, **{name: getattr(args, name) for name in names})
     if args.json:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-from resnet_hub.cli.command import add_command, add_device
+from resnet_hub.cli.command import add_command, add_device, log_to_stderr
 from resnet_hub.cli.output import print_folder
 
 #: description of each group of recipe options
@@ -77,16 +76,13 @@ def add(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    import logging
-
     from resnet_hub.training.recipe import Recipe, fields
     from resnet_hub.training.train import train
     from resnet_hub.utils.distributed import is_first, process_group
 
     given = {f.name: getattr(args, f.name) for f in fields(Recipe) if getattr(args, f.name) is not None}
     recipe = Recipe.from_file(_recipe_path(args), **given)
-    logging.basicConfig(format='%(message)s', stream=sys.stderr)
-    logging.getLogger('resnet_hub').setLevel(logging.INFO)
+    log_to_stderr()
     with process_group(args.device) as device:
         folder = train(
             recipe, args.output, args.data, args.resume, str(device), args.compile, args.bf16, args.teacher_int8

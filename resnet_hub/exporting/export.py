@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from resnet_hub.runtimes.exported import ExportedNetwork, load_exported
 from resnet_hub.runtimes.formats import FORMATS, find_format, format_of
 from resnet_hub.utils.errors import InputError, ResnetHubError
 
+_logger = logging.getLogger(__name__)
 FLOAT_TOLERANCE = 1e-4  #: largest error of a float32 file, relative to the largest logit
 
 
@@ -135,8 +137,10 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix='.export-') as folder:
         written = Path(folder, path.name)
+        _logger.info('%s: converting %s', path.name, name)
         with torch.no_grad():
             writer.write(folded, written, options)
+        _logger.info('%s: comparing the file with the network', path.name)
         exported = load_exported(written)
         report = Export(
             path,
