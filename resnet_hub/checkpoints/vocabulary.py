@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-_LIST = r'(?:layers?|stages?|blocks?|groups|res_?layers|res_?blocks|residual_?blocks|residual_?layers)'
+_LIST = r'_?(?:layers?|stages?|blocks?|groups|res_?layers|res_?blocks|residual_?blocks|residual_?layers)'
 _BLOCK = 'unit|block|layer|res|res_?block|res_?layer|res_?unit|residual_?block|residual_?layer|basic_?block|bottleneck'
 _UNIT = rf'(?:(?:{_BLOCK})_?)?'
 
@@ -34,10 +34,10 @@ FROM_2 = r'(?:conv|res)_?'
 _CONV = r'c|conv|conv2d|convolution|conv_?layer|conv3x3'
 _NORM = r'b|n|bn|norm|batch|b_?norm|batch_?norm|batch_?norm2d|bn_?layer|normali[sz]ation'
 #: inside a block: the n-th convolution or norm of the residual branch: conv1, conv_1, body.conv1.bn, bn_a, convs.0
-BRANCH = rf'(?:body\.)?(?:(?:{_CONV}|{_NORM})_?|(?:convs|bns|norms)\.)(?P<n>\d|[abc])(?:\.(?:conv|bn|norm))?'
+BRANCH = rf'(?:body\.)?_?(?:(?:{_CONV}|{_NORM})_?|(?:convs|bns|norms)\.)(?P<n>\d|[abc])(?:\.(?:conv|bn|norm))?'
 #: inside a block: a branch that is an nn.Sequential of convolution, norm, activation, convolution, norm …
 SEQUENTIAL = (
-    r'(?:residual|residual_function|residual_block|residual_path|res|res_?block|left|main|main_path|main_branch|branch|body'
+    r'_?(?:residual|residual_function|residual_block|residual_path|res|res_?block|left|main|main_path|main_branch|branch|body'
     r'|layers?|conv|conv_?block|conv_?layers|double_conv|block|net|f|function|path|seq|features?)\.(?P<n>\d+)(?:_[a-z]+)?'
 )
 #: inside a block: the first norm of a branch that is otherwise an nn.Sequential of convolution, norm …
