@@ -268,7 +268,11 @@ SPELLINGS: dict[str, list[Rule]] = {
     'any names of a projection': [(r'downsample\.0', 'w_s'), (r'downsample\.1', 'after')],
     'any name of a stage': [(STAGE, r'ResidualGroup\1')],
     'any name outside of the blocks': [(r'^conv1', 'proj'), (r'^bn1', 'after'), (r'^fc', 'readout.probe')],
-    'private': [(r'(^|\.)([a-z])', r'\1_\2'), (r'_(weight|bias|running|num)', r'\1'), (r'_layer(\d)', '_layers.{}', -1)],
+    'private': [
+        (r'(^|\.)([a-z])', r'\1_\2'),
+        (r'_(weight|bias|running|num)', r'\1'),
+        (r'_layer(\d)', '_layers.{}', -1),
+    ],
     'short': [(r'conv', 'c'), (r'bn', 'b')],
     'long': [(r'conv', 'conv2d_'), (r'bn', 'batchnorm2d_')],
     'lists': [(r'(?<=\d\.)(conv|bn)(\d)', lambda m: f'{m[1]}s.{int(m[2]) - 1}')],
