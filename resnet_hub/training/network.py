@@ -54,6 +54,7 @@ def make_network(recipe: Recipe, task: Task, size: int) -> nn.Module:
         'in_chans': len(task.mean),
         'drop_path_rate': recipe.drop_path_rate,
         **({'conv_drop_rate': recipe.conv_drop_rate} if recipe.conv_drop_rate else {}),  # not every family has it
+        **recipe.arguments(),
     }
     model = timm.create_model(recipe.init or recipe.model, pretrained=bool(recipe.init), **options)
     if recipe.init and tuple(model.pretrained_cfg.get('label_names') or ()) != task.classes:

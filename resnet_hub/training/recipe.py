@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -36,6 +37,9 @@ class Recipe:
     """
 
     model: str = _option('network', 'cifar_resnet20', 'architecture, see resnet-hub list')
+    model_args: str = _option(
+        'network', '', "further arguments of the architecture, such as 'final_norm=True' or 'shortcut_type=A'"
+    )
     init: str = _option(
         'network', '', "trained model to start from, such as cifar_resnet18.cifar10; '' starts from random weights"
     )
@@ -127,6 +131,23 @@ class Recipe:
             too_short.append(f"image_sizes {self.image_sizes!r} leaves no epoch at full size (--image-sizes '')")
         if too_short:
             raise InputError(f'epochs is {self.epochs}: {"; ".join(too_short)}')
+
+    def arguments(self) -> dict[str, Any]:
+        """Return `model_args` as keyword arguments. Values that are not Python literals are text.
+
+        Raises:
+            InputError: a part is not NAME=VALUE.
+        """
+        found = {}
+        for part in self.model_args.split():
+            name, sign, text = part.partition('=')
+            if not (sign and name.isidentifier()):
+                raise InputError(f"model_args must be like 'final_norm=True shortcut_type=A', not {self.model_args!r}")
+            try:
+                found[name] = ast.literal_eval(text)
+            except (ValueError, SyntaxError):
+                found[name] = text
+        return found
 
     def image_size(self, epoch: int) -> int | None:
         """Return the height and width of the images in an epoch, counted from 0; None means full size."""

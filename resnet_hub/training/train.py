@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import nn
 
@@ -143,7 +144,29 @@ def _check_recipe(recipe: Recipe) -> None:
             f'conv_drop_rate must be 0 for {recipe.model}, whose blocks have no dropout: choose another architecture, '
             f'such as {having}'
         )
+    _check_arguments(recipe)
     _check_optimizer(recipe)
+
+
+def _check_arguments(recipe: Recipe) -> None:
+    """Check `model_args` by making the network without memory for its weights.
+
+    Raises:
+        InputError: the architecture does not take them, or another option sets them.
+    """
+    arguments = recipe.arguments()
+    if arguments and recipe.init:
+        raise InputError(
+            'the network has the arguments of the trained one from which it starts: leave out --model-args'
+        )
+    fixed = {'num_classes', 'in_chans', 'drop_path_rate', 'conv_drop_rate'} & arguments.keys()
+    if fixed:
+        raise InputError(f'model_args cannot set {", ".join(sorted(fixed))}: the images or other options do')
+    try:
+        timm.create_model(recipe.model, device='meta', **arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = ' '.join(str(error).split())
+        raise InputError(f'{recipe.model} does not take model_args {recipe.model_args!r}: {reason}') from error
 
 
 def _check_optimizer(recipe: Recipe) -> None:

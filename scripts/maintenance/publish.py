@@ -108,6 +108,9 @@ def install(run: Path, name: str, recipe: Recipe, result: dict[str, Any]) -> Wei
         with replacing(path) as temporary:
             temporary.write_bytes(files[file])
         print(path)
+    published = Recipe.from_file(recipe_file(name))  # an earlier version may lack fields, and state the usual size
+    published = replace(published, size=0 if published.size == 32 else published.size)
+    recipe_file(name).write_text(published.to_toml(), encoding='utf-8')
     return Weights(
         name=name,
         dataset=recipe.dataset,

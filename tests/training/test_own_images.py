@@ -142,6 +142,25 @@ def test_what_fine_tuning_refuses(photographs, tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
+def test_arguments_of_the_architecture(photographs, tmp_path):
+    folder = train(
+        model='preact_resnet18', model_args='final_norm=True layers=(1,1,1) widths=(8,8,8) shortcut_type=A',
+        data=photographs, output=tmp_path / 'run', epochs=1, batch_size=32, device='cpu', bf16=False,
+    )  # fmt: skip
+    model = load_model(f'local-dir:{folder}', 'cpu')
+    assert model.norm.num_features == 8 and not any('downsample' in name for name, _ in model.named_parameters())
+    for wrong, message in (
+        ('final_norm', "model_args must be like 'final_norm=True"),
+        ('depth=3', 'cifar_resnet20 does not take model_args'),
+        ('shortcut_type=C', "shortcut_type must be 'A' or 'B', not 'C'"),
+        ('num_classes=3', 'model_args cannot set num_classes'),
+    ):
+        with pytest.raises(InputError, match=message):
+            train(model_args=wrong, data=photographs, output=tmp_path / 'other')
+    with pytest.raises(InputError, match='leave out --model-args'):
+        train(init='cifar_resnet8.cifar10', model_args='final_norm=True', data=photographs, output=tmp_path / 'other')
+
+
 def test_held_out_images_have_the_same_share_of_every_class():
     labels = torch.tensor([0] * 100 + [1] * 40 + [2] * 10)[
         torch.randperm(150, generator=torch.Generator().manual_seed(0))
