@@ -88,7 +88,8 @@ def find_layout(name: str) -> Layout:
         InputError: the table has no such layout.
     """
     if name not in LAYOUTS:
-        raise InputError(f'unknown layout {name!r}: use one of {", ".join(LAYOUTS)}{did_you_mean(name, LAYOUTS)}')
+        hint = did_you_mean(name, LAYOUTS) or f': use one of {", ".join(LAYOUTS)}'
+        raise InputError(f'unknown layout {name!r}{hint}')
     return LAYOUTS[name]
 
 

@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         'source',
         metavar='SOURCE',
-        help='a file, a URL, hf-hub:OWNER/NAME[@REVISION], or the name of pretrained weights',
+        help='a file, a URL, local-dir:FOLDER, hf-hub:OWNER/NAME[@REVISION], or the name of pretrained weights',
     )
     command.add_argument('-o', '--output', required=True, metavar='DIR', help='the new folder; with --to, the new file')
     command.add_argument(

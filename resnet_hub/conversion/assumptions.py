@@ -131,7 +131,8 @@ def check_names(names: Collection[str]) -> None:
     """
     for name in names:
         if name not in NAMES:
-            raise InputError(f'unknown assumption {name!r}: use one of {", ".join(NAMES)}{did_you_mean(name, NAMES)}')
+            hint = did_you_mean(name, NAMES) or f': use one of {", ".join(NAMES)}'
+            raise InputError(f'unknown assumption {name!r}{hint}')
 
 
 def refuse_contradicted(assumptions: list[Assumption], assume: Collection[str] = (), accuracy: str = '') -> None:

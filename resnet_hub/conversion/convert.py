@@ -71,7 +71,8 @@ def convert_checkpoint(
     """Convert a checkpoint of any code base to a model folder, or with `to` to one file of another code base.
 
     Args:
-        source: a file, a URL, 'hf-hub:OWNER/NAME' or 'hf-hub:OWNER/NAME@REVISION', or the name of pretrained weights.
+        source: a file, a URL, 'local-dir:FOLDER', 'hf-hub:OWNER/NAME' or 'hf-hub:OWNER/NAME@REVISION', or the name of
+            pretrained weights.
         output: the folder to write, or with `to` the file. It is written completely or not at all.
         dataset: 'cifar10', 'cifar100' or 'svhn': gives the normalisation and the names of the classes.
         mean: mean of the images, one number for each channel, for pixels scaled to 0 … 1. None takes it from `dataset`,
@@ -215,6 +216,7 @@ def _write_folder(
         std=result.std,
         num_classes=result.num_classes,
         in_chans=result.in_chans,
+        image_size=constants.image_size,
         label_names=result.label_names or None,
         model_args=result.model_args,
         # float16 weights are loaded into a float32 network, so that it does not compute in the dtype of the file

@@ -45,6 +45,7 @@ class Constants:
     normalisation: str = ''  #: 'published', 'file', 'given', 'config' or 'assumed'
     dataset: str | None = None
     assumptions: tuple[Assumption, ...] = ()
+    image_size: int = 32  #: height and width of the images
 
 
 def find_weights(given: str, source: Source, network: Network) -> str | None:
@@ -62,7 +63,7 @@ def find_weights(given: str, source: Source, network: Network) -> str | None:
 
 
 def read_config(path: Path, sha256: str, network: Network) -> Constants:
-    """Return normalisation and label names from a config.json of timm beside the file.
+    """Return normalisation, label names and, after a training run, image size from a config.json beside the file.
 
     The result is empty if the config.json is missing, belongs to another program or network, or was a guess itself. Its
     architecture must be that of the file, or a ResNet of timm ('resnet18'), whose stem people replace for small images.
@@ -83,7 +84,8 @@ def read_config(path: Path, sha256: str, network: Network) -> Constants:
         if not belongs or config.get('normalisation') == 'assumed':
             return Constants()
         _check_constants(mean, std, network.in_chans)
-        return Constants(mean, std, labels if len(labels) == network.num_classes else ())
+        size = int(cfg['input_size'][-1]) if 'recipe' in config else 32
+        return Constants(mean, std, labels if len(labels) == network.num_classes else (), image_size=size)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # of another program, or broken
         return Constants()
 
@@ -157,7 +159,7 @@ def find_constants(found: Recognised, weights: str | None, config: Constants, op
         if names and not known:
             evidence = 'by the number of classes; --labels or --dataset sets them'
             assumptions.append(Assumption('labels', f'the classes are those of {name}', UNKNOWN, evidence))
-    return Constants(mean, std, names, origin, name, tuple(assumptions))
+    return Constants(mean, std, names, origin, name, tuple(assumptions), config.image_size)
 
 
 def _guess_dataset(network: Network, label_names: tuple[str, ...]) -> str | None:

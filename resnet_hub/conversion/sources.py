@@ -1,24 +1,23 @@
-"""Get the file of a checkpoint from a path, a URL, a repository on the Hub, or the name of published weights."""
+"""Get the file of a checkpoint: a path, a URL, a model folder, a repository on the Hub, or published weights."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
-
-import torch
 
 from resnet_hub.checkpoints.read import PICKLES
 from resnet_hub.tables.architectures import ARCHITECTURES
 from resnet_hub.tables.weights import WEIGHTS, tags
 from resnet_hub.utils.errors import InputError, did_you_mean
+from resnet_hub.utils.http import download_file
 from resnet_hub.weights.fetch import fetch
 from resnet_hub.weights.folder import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE
 
 _HUB = 'hf-hub:'
+_FOLDER = 'local-dir:'
 
 
 def full_name(source: str | Path) -> str:
@@ -55,8 +54,8 @@ def local_file(source: str) -> Iterator[Path]:
     """Give the path of a source's file. Download it first if it is not on this machine.
 
     Raises:
-        InputError: the URL or the repository has no such file.
-        ResnetHubError: the Hub or the publisher's server cannot be reached or refuses the request.
+        InputError: the folder or the repository has no weights, or several files of weights.
+        ResnetHubError: the server cannot be reached, refuses the request, or has no such file.
     """
     if source.startswith(_HUB):
         yield _from_hub(source.removeprefix(_HUB))
@@ -65,13 +64,20 @@ def local_file(source: str) -> Iterator[Path]:
     elif urlsplit(source).scheme in ('http', 'https', 'file'):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / (Path(urlsplit(source).path).name or 'checkpoint')
-            try:
-                torch.hub.download_url_to_file(source, str(path), progress=False)
-            except (OSError, ValueError, RuntimeError, HTTPException) as error:
-                raise InputError(f'cannot download {source}: {error}; check the address') from error
+            download_file(source, path)
             yield path
+    elif source.startswith(_FOLDER):
+        yield _in_folder(Path(source.removeprefix(_FOLDER)))
     else:
         yield Path(source)
+
+
+def _in_folder(folder: Path) -> Path:
+    """Return the weights of a model folder."""
+    for name in (WEIGHTS_FILE, PICKLE_FILE):
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f'{folder} has no {WEIGHTS_FILE}: give the name of the file')
 
 
 def _from_hub(repo: str) -> Path:

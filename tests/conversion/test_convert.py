@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import re
+import shutil
 import zipfile
 from functools import partial
 
@@ -14,7 +15,7 @@ import torchvision
 from pytorchcv.model_provider import get_model
 from safetensors.torch import load_file
 
-from resnet_hub import InputError, convert_checkpoint
+from resnet_hub import InputError, ResnetHubError, convert_checkpoint
 from resnet_hub.checkpoints.layouts import LAYOUTS, cannot_hold, to_layout
 from resnet_hub.checkpoints.recognise import recognise
 from resnet_hub.conversion import convert as convert_module
@@ -174,12 +175,13 @@ def test_every_layout_computes_what_the_equations_say(layout, tmp_path):
 def test_sources_besides_files(checkpoint, tmp_path):
     url = checkpoint.as_uri()
     assert convert_checkpoint(url, tmp_path / 'a', dataset='cifar10').source == 'net.pth'
-    with pytest.raises(InputError, match=r'cannot download .*check the address'):
-        convert_checkpoint(url + 'x', tmp_path / 'b')
-    with pytest.raises(InputError, match='cannot download'):
-        convert_checkpoint('http://127.0.0.1:9/net.pth', tmp_path / 'b')
-    with pytest.raises(InputError, match='cannot download'):
-        convert_checkpoint('http://127.0.0.1:9/my net.pth', tmp_path / 'b')
+    for other in (url + 'x', 'http://127.0.0.1:9/net.pth', 'http://127.0.0.1:9/my net.pth'):
+        with pytest.raises(ResnetHubError, match='cannot be fetched') as caught:
+            convert_checkpoint(other, tmp_path / 'b')
+        assert caught.value.exit_code == 1
+    assert convert_checkpoint(f'local-dir:{tmp_path / "a"}', tmp_path / 'b', dataset='cifar10').layout == 'native'
+    with pytest.raises(InputError, match=r'has no model\.safetensors'):
+        convert_checkpoint(f'local-dir:{tmp_path}', tmp_path / 'c')
 
 
 def test_what_is_published_holds_no_signature_and_no_folder(checkpoint, hub, server, tmp_path):  # noqa: F811
@@ -247,6 +249,16 @@ def test_config_json_beside_a_pickle_says_what_it_knows(checkpoint, hub, clients
         assert result['mean'][0] == mean and result['label_names'] == names
         beside = [item for item in result['assumptions'] if 'config.json beside the file' in item['evidence']]
         assert bool(beside) is (mean == 0.4)
+
+
+def test_config_json_of_a_run_says_the_size_of_its_images(checkpoint, tmp_path):
+    cfg = {'mean': [0.4] * 3, 'std': [0.3] * 3, 'input_size': [3, 48, 48]}
+    config = {'architecture': 'cifar_resnet8', 'num_classes': 10, 'pretrained_cfg': cfg, 'recipe': {'size': 0}}
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    convert_checkpoint(shutil.copyfile(checkpoint, tmp_path / 'checkpoint.pt'), tmp_path / 'net')
+    model = timm.create_model(f'local-dir:{tmp_path / "net"}', pretrained=True)
+    cfg = model.pretrained_cfg
+    assert (*cfg['input_size'], *cfg['mean']) == (3, 48, 48, 0.4, 0.4, 0.4)
 
 
 def test_a_training_state_with_two_networks_is_described_in_few_lines(checkpoint, command, tmp_path):

@@ -62,6 +62,7 @@ def test_its_checkpoint_converts_with_the_names_and_the_normalisation_in_config_
     config = json.loads((tuned / 'config.json').read_text())
     found = convert_checkpoint(tuned / 'checkpoint.pt', tmp_path / 'net')
     assert [*found.mean] == config['pretrained_cfg']['mean'] and [*found.label_names] == config['label_names']
+    assert json.loads((tmp_path / 'net' / 'config.json').read_text())['pretrained_cfg']['input_size'] == [1, 8, 8]
     for file, name in (('checkpoint.pt', 'other.pt'), ('config.json', 'config.json')):
         shutil.copyfile(tuned / file, tmp_path / name)
     with pytest.raises(InputError, match='give --mean and --std'):  # the digest in config.json is not of this file
