@@ -12,7 +12,7 @@ from resnet_hub.checkpoints.read import PICKLES, read
 from resnet_hub.hub.package import check_repo_id, read_config
 from resnet_hub.utils.errors import InputError, ResnetHubError
 from resnet_hub.utils.files import digest
-from resnet_hub.utils.hub_client import DamagedError, UnreachableError, ask
+from resnet_hub.utils.hub_client import DamagedError, HubUnreachableError, ask
 from resnet_hub.weights.folder import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE, check_folder, new_folder
 
 
@@ -101,7 +101,7 @@ class _Repository:
         """
         try:
             found = self.api.verify_repo_checksums(self.repo_id, revision=commit, cache_dir=self.cache_dir)
-        except UnreachableError:
+        except HubUnreachableError:
             raise
         except OfflineModeIsEnabled:
             return set(_files(self.fetch_file(CONFIG_FILE, commit).parent))

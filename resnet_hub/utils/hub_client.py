@@ -40,7 +40,7 @@ class DamagedError(ResnetHubError):
     """The bytes that arrived are not the bytes that were sent."""
 
 
-class UnreachableError(OfflineModeIsEnabled):
+class HubUnreachableError(OfflineModeIsEnabled):
     """The host of a request cannot be resolved or connected to.
 
     huggingface_hub does the same as in its offline mode: it does not try again, and takes what its cache has.
@@ -71,7 +71,7 @@ def ask(what: str, operation: Callable[[], _T]) -> _T:
                 return operation()
         except Exception as error:
             if pause is None or not _may_pass(error):
-                line = explain(error)
+                line = _explain(error)
                 if line is None:
                     raise
                 kind = InputError if isinstance(error, HFValidationError) else ResnetHubError
@@ -122,7 +122,7 @@ def _check_reachable(url: Any) -> None:
     """Try once to connect to a host that is new. huggingface_hub would try several times, for 24 seconds.
 
     Raises:
-        UnreachableError: the host cannot be resolved or connected to.
+        HubUnreachableError: the host cannot be resolved or connected to.
     """
     host, port = url.host, url.port or {'http': 80, 'https': 443}[url.scheme]
     if (host, port) in _reached or (getproxies().get(url.scheme) and not proxy_bypass(host)):  # a proxy resolves names
@@ -130,14 +130,14 @@ def _check_reachable(url: Any) -> None:
     try:
         socket.create_connection((host, port), timeout=min(TIMEOUT, _CONNECT_TIMEOUT)).close()
     except OSError as error:
-        raise UnreachableError(f'{host}: {error.strerror or error}') from error
+        raise HubUnreachableError(f'{host}: {error.strerror or error}') from error
     _reached.add((host, port))
 
 
 def explain_refusal(error: BaseException) -> str | None:
     """Return what happened and what to do if the Hub or the connection caused `error`; None for other causes."""
     of_hub = isinstance(error, HfHubHTTPError | LocalEntryNotFoundError | OfflineModeIsEnabled | HFValidationError)
-    return explain(error) if of_hub or is_network(error) else None
+    return _explain(error) if of_hub or is_network(error) else None
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -196,12 +196,12 @@ def _retry_after(error: BaseException) -> int:
     return int(value) if value.isdigit() else 0
 
 
-def explain(error: BaseException) -> str | None:
+def _explain(error: BaseException) -> str | None:
     """Return what happened and what to do, in one line; None if neither the Hub, the network nor the disk failed."""
     if _is_refused_transfer(error):
         return 'what arrived at the Hub is not what was sent; run it again'
     error = _cause(error)
-    if isinstance(error, UnreachableError):
+    if isinstance(error, HubUnreachableError):
         return f'the Hub cannot be reached ({error}); check the connection and run it again'
     for kind, sentence in _SENTENCES:
         if isinstance(error, kind):
