@@ -68,12 +68,25 @@ def rename(tensors: Mapping[str, Tensor]) -> Renamed:
             'no block changes the width, so that the file does not show whether a norm comes before or after each '
             f'convolution; {OTHER}'
         )
+    taken, second_names = _drop_second_names(layers, names)
+    sources = {f'{native}.{key}': f'{layer.name}.{key}' for native, layer in taken.items() for key in layer.tensors}
+    return Renamed(family, {native: tensors[key] for native, key in sources.items()}, sources, second_names)
+
+
+def _drop_second_names(layers: list[_Layer], names: Mapping[str, str]) -> tuple[dict[str, _Layer], list[str]]:
+    """Return one layer for each native name, and the keys of layers that are a second name of the same memory.
+
+    Raises:
+        InputError: two layers with different tensors get the same native name.
+    """
     taken: dict[str, _Layer] = {}
     second_names = []
     for layer in layers:
         other = taken.setdefault(names[layer.name], layer)
+        if other is layer:
+            continue
         addresses = [{key: tensor.data_ptr() for key, tensor in item.tensors.items()} for item in (other, layer)]
-        if other is not layer and not (addresses[0] == addresses[1] and all(addresses[0].values())):
+        if addresses[0] != addresses[1] or not all(addresses[0].values()):
             keys = [f'{item.name}.{next(iter(item.tensors))}' for item in (other, layer)]
             if find_hint(keys[1]):
                 refuse_tensor(keys[1], next(iter(layer.tensors.values())).shape)
@@ -81,9 +94,8 @@ def rename(tensors: Mapping[str, Tensor]) -> Renamed:
                 f'{" and ".join(map(show, keys))} take the same place ({names[layer.name]}): {OTHER}, or remove the one '
                 'that it does not use'
             )
-        second_names += [f'{layer.name}.{key}' for key in layer.tensors if other is not layer]
-    sources = {f'{native}.{key}': f'{layer.name}.{key}' for native, layer in taken.items() for key in layer.tensors}
-    return Renamed(family, {native: tensors[key] for native, key in sources.items()}, sources, second_names)
+        second_names += [f'{layer.name}.{key}' for key in layer.tensors]
+    return taken, second_names
 
 
 def _find_layers(tensors: Mapping[str, Tensor]) -> list[_Layer]:
