@@ -37,10 +37,10 @@ def published(data_root: Path) -> Path:
 
 
 @pytest.fixture(scope='session')
-def test_images(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def thousand_images(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the first 1,000 test images of CIFAR-10."""
     (source,) = (data_root / 'cifar10').glob('test-*.parquet')
-    path = tmp_path_factory.mktemp('test_images') / source.name
+    path = tmp_path_factory.mktemp('thousand_images') / source.name
     pq.write_table(pq.read_table(source).slice(0, 1000), path)
     return path.parent
 

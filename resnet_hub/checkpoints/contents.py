@@ -36,7 +36,7 @@ def find_state_dict(tree: Any, key: str | None = None) -> tuple[StateDict, dict[
     """
     mappings: list[tuple[str, dict[str, Tensor]]] = []
     beside = {}
-    for path, tensors in _mappings(tree):
+    for path, tensors in mappings_of(tree):
         ignored = {name: why for name in tensors for row, why in IGNORED.items() if re.fullmatch(row, name)}
         beside.update({f'{path}.{name}'.lstrip('.'): why for name, why in ignored.items()})
         mappings.append((path, {name: tensor for name, tensor in tensors.items() if name not in ignored}))
@@ -59,7 +59,7 @@ def find_state_dict(tree: Any, key: str | None = None) -> tuple[StateDict, dict[
     return networks[0], beside
 
 
-def _mappings(tree: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def mappings_of(tree: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Yield every mapping with tensors under string keys, and the dotted path to it. Optimisers are left out."""
     seen: set[int] = set()
     stack: list[tuple[str, Any]] = [('', tree)]

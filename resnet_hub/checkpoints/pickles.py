@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from resnet_hub.checkpoints.contents import mappings_of
 from resnet_hub.checkpoints.refusal import first_line
 from resnet_hub.utils.errors import InputError
 
@@ -134,16 +135,7 @@ def _load(stream: Any, classes: Mapping[str, _UnknownClass]) -> Any:
 
 def _has_weights(tree: Any) -> bool:
     """Return whether there is a tensor of two or more dimensions in the containers."""
-    seen: set[int] = set()
-    stack = [tree]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, torch.Tensor) and node.ndim > 1:
-            return True
-        if id(node) not in seen and isinstance(node, (Mapping, list, tuple)):
-            seen.add(id(node))
-            stack.extend(node.values() if isinstance(node, Mapping) else node)
-    return False
+    return any(tensor.ndim > 1 for _, tensors in mappings_of(tree) for tensor in tensors.values())
 
 
 def _keep_size(storage: Any, location: str) -> Any:

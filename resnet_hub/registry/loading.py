@@ -87,15 +87,18 @@ def check_name(name: str) -> None:
     if ':' in name:
         return
     architecture, _, tag = name.partition('.')
-    near = did_you_mean(name, {*WEIGHTS, *timm.list_models()}) or '; resnet-hub list shows all names'
     if not timm.is_model(architecture):
         if Path(name).is_dir():
             raise InputError(f'unknown model {name!r}; for the model in this folder write local-dir:{name}')
-        raise InputError(f'unknown model {name!r}{near}')
+        raise InputError(f'unknown model {name!r}{_near(name)}')
     if tag and name not in timm.list_models(f'{architecture}.*', include_tags=True):
-        raise InputError(f'{architecture} has no weights {tag!r}{near}')
+        raise InputError(f'{architecture} has no weights {tag!r}{_near(name)}')
     if not timm.is_model_pretrained(name):
         raise InputError(f'{name} has no pretrained weights; resnet-hub list --pretrained shows models that have')
+
+
+def _near(name: str) -> str:
+    return did_you_mean(name, {*WEIGHTS, *timm.list_models()}) or '; resnet-hub list shows all names'
 
 
 def _explain(name: str, error: Exception) -> ResnetHubError | None:

@@ -155,7 +155,9 @@ def _check_arguments(recipe: Recipe) -> None:
         InputError: the architecture does not take them, or another option sets them.
     """
     arguments = recipe.arguments()
-    if arguments and recipe.init:
+    if not arguments:
+        return
+    if recipe.init:
         raise InputError(
             'the network has the arguments of the trained one from which it starts: leave out --model-args'
         )

@@ -49,9 +49,9 @@ REAL = [
 @pytest.mark.parametrize(
     ('file', 'architecture', 'model_args', 'normalisation', 'top1'), REAL, ids=[r[0] for r in REAL]
 )
-def test_real_checkpoints(file, architecture, model_args, normalisation, top1, test_images, published, tmp_path):
+def test_real_checkpoints(file, architecture, model_args, normalisation, top1, thousand_images, published, tmp_path):
     source = published / file
-    result = convert_checkpoint(source, tmp_path / 'net', **normalisation, check=test_images)
+    result = convert_checkpoint(source, tmp_path / 'net', **normalisation, check=thousand_images)
     assert (result.architecture, result.model_args) == (architecture, model_args)
     assert result.metrics.top1 == top1
     model = timm.create_model(f'local-dir:{tmp_path / "net"}', pretrained=True)
@@ -78,17 +78,17 @@ def test_other_networks_are_refused_by_name(file, message, published, tmp_path):
     assert '\n' not in str(caught.value) and not list(tmp_path.iterdir())
 
 
-def test_a_plain_net_is_not_read_as_option_a(test_images, published, tmp_path):
+def test_a_plain_net_is_not_read_as_option_a(thousand_images, published, tmp_path):
     """Its keys are those of option A; its norms' statistics are not, and neither is its accuracy."""
     source = published / 'losslandscape_resnet56_noshort.t7'
     with pytest.raises(InputError, match='a plain net, without shortcuts'):
         convert_checkpoint(source, tmp_path / 'net', **LANDSCAPE)
     with pytest.raises(InputError, match=r'near the chance of 10\.00 %'):
-        convert_checkpoint(source, tmp_path / 'net', **LANDSCAPE, check=test_images)
+        convert_checkpoint(source, tmp_path / 'net', **LANDSCAPE, check=thousand_images)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_good_accuracy_outweighs_all_evidence(test_images, tmp_path, monkeypatch):
+def test_a_good_accuracy_outweighs_all_evidence(thousand_images, tmp_path, monkeypatch):
     """No real network is known whose statistics are wrong about it, so the evidence is made up."""
     evidence = [Assumption('relu', 'the activations are ReLU', 'contradicted', 'they are tanh')]
     monkeypatch.setattr(convert_module, 'list_assumptions', lambda *args: evidence)
@@ -96,7 +96,7 @@ def test_a_good_accuracy_outweighs_all_evidence(test_images, tmp_path, monkeypat
         InputError, match=r'they are tanh\..*add --assume relu, or measure it on test images with --check'
     ):
         convert_checkpoint('cifar_resnet8.cifar10', tmp_path / 'net')
-    assert convert_checkpoint('cifar_resnet8.cifar10', tmp_path / 'net', check=test_images).metrics.top1 > 80
+    assert convert_checkpoint('cifar_resnet8.cifar10', tmp_path / 'net', check=thousand_images).metrics.top1 > 80
 
 
 PYTORCHCV = [
